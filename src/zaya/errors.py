@@ -1,0 +1,31 @@
+"""What can go wrong because of something a user did.
+
+Every error says what is wrong, what was expected and what to do. The command line prints them without a traceback;
+anything else that escapes is our own bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class ZayaError(Exception):
+    """Base of all errors a user can cause. `hint` is one line that says what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class ConfigError(ZayaError):
+    """A configuration value is unknown, of the wrong type, or impossible together with another."""
+
+
+class CheckpointError(ZayaError):
+    """A checkpoint directory is missing, damaged, incomplete, or holds what cannot be loaded faithfully."""
+
+
+class UsageError(ZayaError):
+    """A call or a command line that asks for something that does not exist or cannot be done."""

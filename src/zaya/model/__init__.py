@@ -1,0 +1,1 @@
+"""The single definition of the ZAYA1 model."""

@@ -1,0 +1,1 @@
+"""Published checkpoint layouts: their names and configuration, to ours and back."""

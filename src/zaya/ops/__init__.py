@@ -1,0 +1,1 @@
+"""One function per operation: a readable reference beside the fast path."""
