@@ -66,11 +66,7 @@ def causal_mix_reference(
     for tokens, before in zip(u.split(segments.lengths), left, strict=True):
         columns = torch.cat([before.to(u.dtype), tokens]).T
         delta = F.conv1d(columns, depthwise_weight, depthwise_bias, groups=columns.shape[0])
-        out.append(
-            F.conv1d(
-                delta, grouped_weight, grouped_bias, groups=columns.shape[0] // grouped_weight.shape[1]
-            ).T
-        )
+        out.append(F.conv1d(delta, grouped_weight, grouped_bias, groups=columns.shape[0] // grouped_weight.shape[1]).T)
     return torch.cat(out)
 
 
@@ -83,9 +79,7 @@ def _with_left_context(
         batched = u.unflatten(0, (segments.count, -1))
         return torch.cat([left.to(u.dtype), batched], dim=1).flatten(0, 1)
     pieces = [
-        x
-        for before, tokens in zip(left.to(u.dtype), u.split(segments.lengths), strict=True)
-        for x in (before, tokens)
+        x for before, tokens in zip(left.to(u.dtype), u.split(segments.lengths), strict=True) for x in (before, tokens)
     ]
     return torch.cat(pieces)
 
