@@ -7,6 +7,7 @@
 5. A fork continues like its source and disturbs nothing; rollback and restore forget exactly.
 6. Routes that were recorded and are forced again change nothing; other routes change the result.
 7. The skip class contributes nothing (native) or the normed input times its weight (legacy).
+8. The fast paths of all operations together are the references together.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from zaya.errors import UsageError
 from zaya.model.cache import DenseCache
 from zaya.model.config import ModelConfig
 from zaya.model.transformer import Want, ZayaModel
+from zaya.ops.path import reference_path
 
 NAMES = ["two_kv_heads", "one_kv_head", "three_kv_heads", "alternating", "conv_2_4", "conv_1_1"]
 
@@ -219,6 +221,16 @@ def test_routes_must_be_classes(bad: int, message: str) -> None:
     model = make_model(BASE)
     with pytest.raises(UsageError, match=message):
         model(torch.ones(1, 2, dtype=torch.long), routes=torch.full((1, 2, 3, 1), bad))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_reference_path(name: str) -> None:
+    model = make_model(SHAPES[name])
+    rows = draw_rows(model.config, [6, 3])
+    packed = torch.cat(rows)
+    with reference_path():
+        expected = model(packed, cu_seqlens=[0, 6, 9])
+    assert_same(model, model(packed, cu_seqlens=[0, 6, 9]), expected)
 
 
 @pytest.mark.parametrize("output", ["zero", "identity"])
