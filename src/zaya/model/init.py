@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Group = Literal["matrix", "expert", "embedding", "conv", "router_out", "vector", "balance"]
-"""Which update rule a tensor gets (spec pretraining 3.1): `matrix` and `expert` Muon, `balance` its own rule on a buffer
-without gradient, the rest AdamW."""
+"""Which update rule a tensor gets (spec pretraining 3.1): `matrix` and `expert` Muon, `balance` its own rule on a
+buffer without gradient, the rest AdamW."""
 
 Start = Literal["normal", "zeros", "ones", "newest_tap", "skip_last"]
 """Where a tensor starts: N(0, std²); 0; 1; 1 on the newest tap and 0 on older ones; 0 with -1 for the skip class."""
