@@ -94,10 +94,14 @@ class ModelConfig:
         for span in ("full", "sliding"):
             size = self.rotary_size(span)
             if size % 2 or not 0 <= size <= self.head_dim:
-                raise ConfigError(f"a {span} layer must rotate an even part of head_dim {self.head_dim}: {size} channels")
+                raise ConfigError(
+                    f"a {span} layer must rotate an even part of head_dim {self.head_dim}: {size} channels"
+                )
         bad = [i for i in self.sliding_layers if not 0 <= i < self.num_layers]
         if bad or len(set(self.sliding_layers)) != len(self.sliding_layers):
-            raise ConfigError(f"model.sliding_layers must be distinct layer indices below {self.num_layers}: {bad}")
+            raise ConfigError(
+                f"model.sliding_layers must be distinct layer indices below {self.num_layers}: {bad}"
+            )
         if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
             raise ConfigError(
                 f"model.sliding_window must be at least 1 where layers slide: {self.sliding_window}",
