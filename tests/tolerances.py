@@ -1,0 +1,22 @@
+"""How far two computations of the same thing may lie apart, and why: the only place where such numbers stand.
+
+A failing comparison is explained before a number here changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+TOLERANCES: dict[str, tuple[float, float]] = {
+    # name: (rtol, atol)
+    # float32 against another float32 implementation, or against ourselves by another route: the same operations in
+    # another order, a few layers deep.
+    "float32": (1e-5, 1e-5),
+}
+
+
+def assert_close(actual: Any, expected: Any, tolerance: str = "float32", what: str = "") -> None:
+    rtol, atol = TOLERANCES[tolerance]
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda m: f"{what}: {m}")
