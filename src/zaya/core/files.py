@@ -1,0 +1,93 @@
+"""Directories and files that appear whole or not at all.
+
+What is written goes to a temporary sibling first, is flushed to the disk, and takes its name in one rename. A run that
+is killed leaves a hidden sibling behind; the next one that writes to the same place removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zaya.errors import UsageError
+
+
+@contextmanager
+def new_directory(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty directory that becomes `destination` when the block ends without an exception.
+
+    On any exception, Ctrl-C included, nothing stays. One process writes one destination at a time. Raises UsageError where `destination` is a file, or holds
+    something and `overwrite` is not set; with it, what was there goes once the new directory has taken its place.
+    """
+    destination = Path(os.path.realpath(destination))
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    _clean_up(destination)
+    if destination.exists() and not destination.is_dir():
+        raise UsageError(f"the destination is a file: {destination}", hint="name a directory")
+    if destination.is_dir() and any(destination.iterdir()) and not overwrite:
+        raise UsageError(
+            f"the destination is not empty: {destination}", hint="choose another name, or ask to overwrite"
+        )
+    partial = _sibling(destination, "partial")
+    replaced = _sibling(destination, "replaced")
+    try:
+        partial.mkdir()
+        yield partial
+        for folder, _, files in os.walk(partial):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        if destination.exists():
+            destination.rename(replaced)
+        partial.rename(destination)
+        _sync(destination.parent)
+    except BaseException:
+        if replaced.exists() and not destination.exists():
+            replaced.rename(destination)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if destination.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sibling(destination: Path, state: str) -> Path:
+    """The hidden name beside `destination` that says who works on it: host and process."""
+    return destination.with_name(f".{destination.name}.{state}-{socket.gethostname()}-{os.getpid()}")
+
+
+def _clean_up(destination: Path) -> None:
+    """Remove what processes of this host that are gone have left; give back a directory that one had set aside."""
+    owner = re.compile(rf"\.{re.escape(destination.name)}\.(partial|replaced)-{re.escape(socket.gethostname())}-(\d+)")
+    for path in destination.parent.iterdir():
+        match = owner.fullmatch(path.name)
+        # our own id means an earlier process had it: in a restarted container ids repeat
+        if match is None or (int(match[2]) != os.getpid() and _is_alive(int(match[2]))):
+            continue
+        if match[1] == "replaced" and not destination.exists():
+            path.rename(destination)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

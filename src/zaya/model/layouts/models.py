@@ -1,0 +1,156 @@
+"""A model from a checkpoint directory, and back.
+
+On a CPU a checkpoint stored in the wanted type is used where it lies: parameters are private views of the mapped
+files, packed experts stay packed, experts stored one by one stay apart. Nothing is read before the model runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zaya.errors import CheckpointError, UsageError
+from zaya.model.init import TensorSpec, tensor_table
+from zaya.model.layouts.checkpoint import Checkpoint, dense_pieces, open_checkpoint
+from zaya.model.layouts.faithful import balancing_bias_names, check_faithful
+from zaya.model.layouts.tensorfile import DTYPE_NAMES, DTYPES
+from zaya.model.layouts.writing import MAX_SHARD_BYTES, check_layout, write_checkpoint
+from zaya.model.transformer import ZayaModel
+from zaya.ops.linear import PackedWeight, StackedParts
+
+if TYPE_CHECKING:
+    from zaya.model.config import Precision
+    from zaya.text import Tokenizer
+
+_PRECISIONS: dict[str, Precision] = {"bfloat16": "report", "float32": "float32"}
+
+
+def load(
+    path: str | Path,
+    *,
+    dtype: str = "bfloat16",
+    quantize: Literal["none"] | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[ZayaModel, Tokenizer | None]:
+    """A model and its tokenizer (None where there is none) from a checkpoint directory or a hub id "org/name".
+
+    dtype: "bfloat16" keeps weights as published and computes by the report's precision policy; "float32" converts.
+    quantize: None keeps what the checkpoint has, "none" makes every weight an ordinary parameter, which training
+    needs. Raises CheckpointError for a checkpoint that cannot be used, ConfigError for one we do not compute.
+    """
+    from zaya.text import load_tokenizer
+
+    directory = _local_directory(path)
+    return load_model(directory, dtype=dtype, quantize=quantize, device=device), load_tokenizer(directory)
+
+
+def load_model(
+    path: str | Path,
+    *,
+    dtype: str = "bfloat16",
+    quantize: Literal["none"] | None = None,
+    device: torch.device | str = "cpu",
+) -> ZayaModel:
+    """The model alone; see `load`."""
+    if dtype not in _PRECISIONS:
+        raise UsageError(f"a model cannot be loaded as {dtype!r}", hint=f"dtype is {' or '.join(_PRECISIONS)}")
+    if quantize not in (None, "none"):
+        raise UsageError(f"a checkpoint cannot be loaded with quantize={quantize!r}", hint='it is None or "none"')
+    checkpoint = open_checkpoint(path)
+    model = ZayaModel(checkpoint.config, precision=_PRECISIONS[dtype], seed=None, device="meta")
+    for spec in tensor_table(checkpoint.config):
+        module, _, leaf = spec.name.rpartition(".")
+        weight = _weight(checkpoint, spec, model.dtype, keep_packed=quantize is None).to(device)
+        owner = model.get_submodule(module)
+        if isinstance(weight, PackedWeight):
+            delattr(owner, leaf)
+            setattr(owner, leaf, weight)
+        else:
+            setattr(owner, leaf, weight if spec.is_buffer else nn.Parameter(weight))
+    return model
+
+
+def _weight(
+    checkpoint: Checkpoint, spec: TensorSpec, dtype: torch.dtype, *, keep_packed: bool
+) -> Tensor | PackedWeight:
+    weight = checkpoint.weight(spec.name)
+    if spec.is_buffer:
+        dtype = torch.float32  # whatever the policy: rounding a bias would change choices (spec trap 16)
+    if isinstance(weight, Tensor):
+        return weight.to(dtype)
+    stored = getattr(torch, DTYPES[checkpoint.dtype(spec.name)][0])
+    if keep_packed and (stored == dtype or not isinstance(weight, StackedParts)):
+        return weight
+    dense = torch.empty(weight.shape, dtype=dtype)
+    for index in range(len(dense)):
+        matrix = weight[index]
+        dense[index] = matrix if isinstance(matrix, Tensor) else matrix.dequantize(dtype)
+    return dense
+
+
+def save(
+    model: ZayaModel,
+    directory: str | Path,
+    layout: str = "native",
+    *,
+    text_from: str | Path | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    overwrite: bool = False,
+) -> None:
+    """Write a model as a checkpoint in the layout "native", which transformers opens, or "legacy".
+
+    Values are written in the type they have, packed experts as bfloat16. `text_from` names a checkpoint directory
+    whose tokenizer files go along. Raises CheckpointError where the layout cannot hold the model without changing
+    what it computes.
+    """
+    layout = check_layout(layout)
+    biases = [model.get_buffer(name).double().tolist() for name in balancing_bias_names(model.config)]
+    check_faithful(model.config, layout, biases)
+
+    def weight(name: str) -> Tensor | PackedWeight:
+        module, _, leaf = name.rpartition(".")
+        return getattr(model.get_submodule(module), leaf)
+
+    def dtype(name: str) -> str:
+        held = weight(name)
+        stored = held.dtype if isinstance(held, Tensor | StackedParts) else torch.bfloat16
+        return DTYPE_NAMES[str(stored).removeprefix("torch.")]
+
+    def pieces(name: str, part: int | None) -> Iterator[Tensor]:
+        return dense_pieces(weight(name), part)
+
+    write_checkpoint(
+        directory,
+        model.config,
+        layout,
+        dtype=dtype,
+        pieces=pieces,
+        text_from=None if text_from is None else Path(text_from),
+        max_shard_bytes=max_shard_bytes,
+        overwrite=overwrite,
+    )
+
+
+def _local_directory(path: str | Path) -> Path:
+    """The directory itself, or where the hub's copy of "org/name" lies after a download."""
+    if Path(path).exists() or not isinstance(path, str) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
+        return Path(path)
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            f"there is no {path}, and fetching it as a hub id needs the extra 'hub'",
+            hint="pip install 'openzaya[hub]'",
+        ) from error
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"there is no {path} here, and it could not be fetched from the hub: {error}",
+            hint="check the name and the network, or give a directory",
+        ) from error

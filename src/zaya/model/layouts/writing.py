@@ -1,0 +1,97 @@
+"""Writing a checkpoint directory in a published layout, from whatever can give the tensors one after the other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zaya.core.files import new_directory
+from zaya.errors import CheckpointError, UsageError
+from zaya.model.config import ModelConfig
+from zaya.model.layouts.checkpoint import LAYOUTS, Layout
+from zaya.model.layouts.tensorfile import DTYPES, Planned, write_shards
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_SHARD_BYTES = 5_000_000_000
+"""Default size of a shard, that of the published checkpoints."""
+
+TEXT_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
+    "generation_config.json",
+)  # fmt: skip
+"""What else belongs to a checkpoint; copied as it is."""
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes written so far and the bytes there are."""
+
+
+def check_layout(layout: str) -> Layout:
+    """The layout of that name. Raises UsageError for any other."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"no layout is called {layout!r}", hint=f"there are {' and '.join(LAYOUTS)}")
+    return layout  # type: ignore[return-value]
+
+
+def write_checkpoint(
+    directory: str | Path,
+    config: ModelConfig,
+    layout: Layout,
+    *,
+    dtype: Callable[[str], str],
+    pieces: Callable[[str, int | None], Iterator[Tensor]],
+    text_from: Path | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Write a directory that appears whole or not at all.
+
+    `dtype(name)` is the stored type of a tensor of ours, `pieces(name, part)` its values in order. `text_from` is a
+    checkpoint whose tokenizer and generation settings go along. Raises UsageError for a destination that cannot be
+    used, CheckpointError where the disk has no room or fails.
+    """
+    destination = Path(directory)
+    if max_shard_bytes < 1:
+        raise UsageError(f"a shard must have room for at least one byte: {max_shard_bytes}")
+    if overwrite and destination.is_dir() and any(destination.iterdir()) and not (destination / "config.json").exists():
+        raise UsageError(
+            f"the destination is not a checkpoint and is not overwritten: {destination}", hint="choose another name"
+        )
+    entries = {entry.published: entry for entry in LAYOUTS[layout].entries(config)}
+    planned = [Planned(entry.published, dtype(entry.name), entry.shape) for entry in entries.values()]
+    total = sum(tensor.nbytes for tensor in planned)
+    _check_room(destination, total)
+    done = 0
+    try:
+        with new_directory(destination, overwrite=overwrite) as partial:
+            about = LAYOUTS[layout].config_to_json(config, DTYPES[dtype("embed")][0])
+            (partial / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            for name in TEXT_FILES:
+                if text_from is not None and (text_from / name).is_file():
+                    shutil.copyfile(text_from / name, partial / name)
+
+            def values(published: str) -> Iterator[Tensor]:
+                entry = entries[published]
+                return pieces(entry.name, entry.part)
+
+            for nbytes in write_shards(partial, planned, values, max_shard_bytes):
+                done += nbytes
+                if progress is not None:
+                    progress(done, total)
+    except OSError as error:
+        raise CheckpointError(f"writing {destination} failed: {error.strerror or error}") from error
+
+
+def _check_room(destination: Path, total: int) -> None:
+    existing = next(path for path in (destination.absolute(), *destination.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < total:
+        raise CheckpointError(
+            f"{destination} needs {total / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free",
+            hint="free some space, or write to another disk",
+        )
