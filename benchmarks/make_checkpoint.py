@@ -67,7 +67,7 @@ def make_checkpoint(
             pieces=pieces,
             max_shard_bytes=max_shard_bytes,
             overwrite=overwrite,
-            progress=progress.set,
+            progress=progress.reach,
         )
 
 

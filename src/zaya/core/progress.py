@@ -48,6 +48,11 @@ class Progress:
         if now - self._shown_at >= self._interval:
             self._show(now)
 
+    def reach(self, done: int, total: int) -> None:
+        """As `update`, told where the work stands instead of what was added."""
+        self.total = total
+        self.update(done - self.done)
+
     def close(self) -> None:
         """Show the last state where any was shown, and leave the line."""
         if self._width:
