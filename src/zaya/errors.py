@@ -6,6 +6,9 @@ anything else that escapes is our own bug and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class ZayaError(Exception):
     """Base of all errors a user can cause. `hint` is one line that says what to do."""
@@ -29,3 +32,12 @@ class CheckpointError(ZayaError):
 
 class UsageError(ZayaError):
     """A call or a command line that asks for something that does not exist or cannot be done."""
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A hint for a name that does not exist: the nearest one that does, else all of them."""
+    names = sorted(map(str, known))
+    nearest = get_close_matches(name, names, n=1)
+    if nearest:
+        return f"did you mean {prefix}{nearest[0]}?"
+    return f"there are {', '.join(prefix + name for name in names)}" if names else "there are none"

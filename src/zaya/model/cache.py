@@ -100,9 +100,7 @@ class NoCache:
     def left_context(self, layer: int, u: Tensor, v_delayed: Tensor) -> tuple[Tensor, Tensor]:
         assert self._segments is not None
         count = self._segments.count
-        return u.new_zeros(count, self.config.conv_context, u.shape[1]), v_delayed.new_zeros(
-            count, v_delayed.shape[1]
-        )
+        return u.new_zeros(count, self.config.conv_context, u.shape[1]), v_delayed.new_zeros(count, v_delayed.shape[1])
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         segments = self._segments
@@ -170,9 +168,7 @@ class DenseCache:
         c = self.config
         return _Sequence(
             layers=[_KeyValues() for _ in range(c.num_layers)],
-            columns=[
-                torch.zeros(c.conv_context, c.conv_channels, device=self.device) for _ in range(c.num_layers)
-            ],
+            columns=[torch.zeros(c.conv_context, c.conv_channels, device=self.device) for _ in range(c.num_layers)],
             delayed=[torch.zeros(1, c.key_size // 2, device=self.device) for _ in range(c.num_layers)],
         )
 
@@ -205,9 +201,7 @@ class DenseCache:
         segments, context = self._segments, self.config.conv_context
         assert segments is not None
         columns, delayed = [], []
-        parts = zip(
-            self._sequences, u.split(segments.lengths), v_delayed.split(segments.lengths), strict=True
-        )
+        parts = zip(self._sequences, u.split(segments.lengths), v_delayed.split(segments.lengths), strict=True)
         for seq, new_u, new_delayed in parts:
             before = seq.columns[layer]
             columns.append(before[before.shape[0] - context :])
@@ -284,9 +278,7 @@ class DenseCache:
         """Go back to a snapshot. Sliding layers must still hold the window before it."""
         state = self._sequences[seq]
         if snap.length > state.length:
-            raise UsageError(
-                f"the snapshot was taken at {snap.length} tokens, the sequence has only {state.length}"
-            )
+            raise UsageError(f"the snapshot was taken at {snap.length} tokens, the sequence has only {state.length}")
         for layer, kv in enumerate(state.layers):
             window = self.config.window(layer)
             if window is not None and kv.first > max(0, snap.length - window + 1):

@@ -99,9 +99,7 @@ class ModelConfig:
                 )
         bad = [i for i in self.sliding_layers if not 0 <= i < self.num_layers]
         if bad or len(set(self.sliding_layers)) != len(self.sliding_layers):
-            raise ConfigError(
-                f"model.sliding_layers must be distinct layer indices below {self.num_layers}: {bad}"
-            )
+            raise ConfigError(f"model.sliding_layers must be distinct layer indices below {self.num_layers}: {bad}")
         if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
             raise ConfigError(
                 f"model.sliding_window must be at least 1 where layers slide: {self.sliding_window}",

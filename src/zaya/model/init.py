@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Group = Literal["matrix", "expert", "embedding", "conv", "router_out", "vector", "balance"]
-"""Which update rule a tensor gets (spec pretraining 3.1): `matrix` and `expert` Muon, `balance` its own rule on a buffer
-without gradient, the rest AdamW."""
+"""Which update rule a tensor gets (spec pretraining 3.1): `matrix` and `expert` Muon, `balance` its own rule on a
+buffer without gradient, the rest AdamW."""
 
 Start = Literal["normal", "zeros", "ones", "newest_tap", "skip_last"]
 """Where a tensor starts: N(0, std²); 0; 1; 1 on the newest tap and 0 on older ones; 0 with -1 for the skip class."""
@@ -70,9 +70,7 @@ def tensor_table(config: ModelConfig) -> Iterator[TensorSpec]:
             shape = (c.key_size // 2, dim)
             yield TensorSpec(at + f"attention.v_proj_{which}", shape, "matrix", "normal", fan_in(dim))
         # Identity over time at first, and a small mix over channels: the q-k mean dominates (spec 2.5).
-        yield TensorSpec(
-            at + "attention.depthwise_weight", (c.conv_channels, 1, c.conv_time0), "conv", "newest_tap"
-        )
+        yield TensorSpec(at + "attention.depthwise_weight", (c.conv_channels, 1, c.conv_time0), "conv", "newest_tap")
         yield TensorSpec(at + "attention.depthwise_bias", (c.conv_channels,), "vector", "zeros")
         shape = (c.conv_channels, c.head_dim, c.conv_time1)
         yield TensorSpec(at + "attention.grouped_weight", shape, "conv", "normal", 0.02)
@@ -92,9 +90,7 @@ def tensor_table(config: ModelConfig) -> Iterator[TensorSpec]:
         for fc in ("fc1", "fc2"):
             yield TensorSpec(at_router + fc, (route, route), "matrix", "normal", fan_in(route))
             yield TensorSpec(at_router + fc + "_bias", (route,), "vector", "zeros")
-        yield TensorSpec(
-            at_router + "out_proj", (c.num_classes, route), "router_out", "normal", fan_in(route)
-        )
+        yield TensorSpec(at_router + "out_proj", (c.num_classes, route), "router_out", "normal", fan_in(route))
         start: Start = "skip_last" if c.skip_class else "zeros"
         yield TensorSpec(at_router + "balancing_bias", (c.num_classes,), "balance", start)
         shape = (experts, 2 * c.expert_size, dim)  # rows of the gate, then rows of the up-projection

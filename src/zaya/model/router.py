@@ -68,8 +68,6 @@ class Router(nn.Module):
         return Routing(choice, probs.gather(-1, choice), probs, state)
 
 
-def choose(
-    probs: Float[Tensor, "tokens classes"], bias: Float[Tensor, " classes"], k: int
-) -> Int[Tensor, "tokens k"]:
+def choose(probs: Float[Tensor, "tokens classes"], bias: Float[Tensor, " classes"], k: int) -> Int[Tensor, "tokens k"]:
     """The k classes with the largest biased probability, best first. Nothing here has a gradient."""
     return (probs.detach() + bias).topk(k, dim=-1).indices

@@ -90,9 +90,7 @@ class ZayaModel(nn.Module):
         what a loader wants, on device "meta" most of all."""
         super().__init__()
         if precision not in DTYPES:
-            raise UsageError(
-                f"no precision policy is called {precision!r}", hint=f"there are {', '.join(DTYPES)}"
-            )
+            raise UsageError(f"no precision policy is called {precision!r}", hint=f"there are {', '.join(DTYPES)}")
         self.config = config
         with torch.device(device):
             self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
@@ -178,9 +176,7 @@ class ZayaModel(nn.Module):
 
         spans: set[AttentionSpan] = {self.config.span(i) for i in range(self.config.num_layers)}
         rope = {
-            span: rotary_angles(
-                packed_positions, self.config.rotary_size(span), self.config.rotary_theta(span)
-            )
+            span: rotary_angles(packed_positions, self.config.rotary_size(span), self.config.rotary_theta(span))
             for span in spans
         }
         embedded = nn.functional.embedding(layout.pack(ids), self.embed)
@@ -252,9 +248,7 @@ class _Layout:
     def of(cls, ids: Tensor, mask: Tensor | None, cu_seqlens: Sequence[int] | Tensor | None) -> _Layout:
         if cu_seqlens is not None:
             if mask is not None or ids.dim() != 1:
-                raise UsageError(
-                    f"with cu_seqlens, ids are (tokens,) and there is no mask: {tuple(ids.shape)}"
-                )
+                raise UsageError(f"with cu_seqlens, ids are (tokens,) and there is no mask: {tuple(ids.shape)}")
             bounds = cu_seqlens.tolist() if isinstance(cu_seqlens, Tensor) else list(cu_seqlens)
             segments = Segments(bounds, ids.device)
             if segments.total != ids.shape[0]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from zaya.ops.path import use_reference
 from zaya.ops.segments import Segments
 
 
@@ -31,6 +32,8 @@ def causal_mix(
     Tap 0 is the oldest token. The first convolution runs in float32; the second is a matrix product in u's dtype,
     returned in float32.
     """
+    if use_reference():
+        return causal_mix_reference(u, left, segments, depthwise_weight, depthwise_bias, grouped_weight, grouped_bias)
     time0, time1 = depthwise_weight.shape[-1], grouped_weight.shape[-1]
     head_dim = grouped_weight.shape[1]
     context = left.shape[1]
@@ -66,12 +69,9 @@ def causal_mix_reference(
     for tokens, before in zip(u.split(segments.lengths), left, strict=True):
         columns = torch.cat([before.to(u.dtype), tokens]).T
         delta = F.conv1d(columns, depthwise_weight, depthwise_bias, groups=columns.shape[0])
-        out.append(
-            F.conv1d(
-                delta, grouped_weight, grouped_bias, groups=columns.shape[0] // grouped_weight.shape[1]
-            ).T
-        )
-    return torch.cat(out)
+        groups = columns.shape[0] // grouped_weight.shape[1]
+        out.append(F.conv1d(delta, grouped_weight, grouped_bias, groups=groups).T)
+    return torch.cat(out).float()
 
 
 def _with_left_context(
@@ -83,9 +83,7 @@ def _with_left_context(
         batched = u.unflatten(0, (segments.count, -1))
         return torch.cat([left.to(u.dtype), batched], dim=1).flatten(0, 1)
     pieces = [
-        x
-        for before, tokens in zip(left.to(u.dtype), u.split(segments.lengths), strict=True)
-        for x in (before, tokens)
+        x for before, tokens in zip(left.to(u.dtype), u.split(segments.lengths), strict=True) for x in (before, tokens)
     ]
     return torch.cat(pieces)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zaya.ops.linear import Weight, linear
+from zaya.ops.path import use_reference
 
 
 class Dispatch(Protocol):
@@ -48,6 +49,8 @@ def experts(
     `gate_up` is (experts, 2 * expert_size, dim), gate rows first; `down` is (experts, dim, expert_size). A choice
     outside the experts, such as the skip class, contributes nothing here. Weights multiply after `down`.
     """
+    if use_reference() and dispatch is None:
+        return experts_reference(x, choice, weight, gate_up, down)
     num_experts = gate_up.shape[0] if dispatch is None else dispatch.num_experts
     flat = choice.reshape(-1)
     order = flat.argsort(stable=True)
@@ -118,8 +121,8 @@ def experts_reference(
     x: Float[Tensor, "tokens dim"],
     choice: Int[Tensor, "tokens k"],
     weight: Float[Tensor, "tokens k"],
-    gate_up: Float[Tensor, "experts twice_size dim"],
-    down: Float[Tensor, "experts dim size"],
+    gate_up: Weight,
+    down: Weight,
 ) -> Float[Tensor, "tokens dim"]:
     """As `experts`, a token at a time."""
     rows = []
@@ -127,7 +130,8 @@ def experts_reference(
         row = torch.zeros_like(x[token])
         for e, scale in zip(choice[token].tolist(), weight[token], strict=True):
             if e < gate_up.shape[0]:
-                gate, up = (gate_up[e] @ x[token]).chunk(2)
-                row = row + scale * (down[e] @ (F.silu(gate) * up))
+                gate, up = linear(x[token], gate_up[e]).chunk(2)
+                out = linear(F.silu(gate) * up, down[e])
+                row = row + (scale * out.float()).to(x.dtype)
         rows.append(row)
     return torch.stack(rows)

@@ -164,14 +164,9 @@ class Mxfp4Weight(PackedWeight):
     scale: Tensor
     BLOCK = 32
 
-    def __init__(
-        self, codes: UInt8[Tensor, "*n outer half"], scale: UInt8[Tensor, "*n outer blocks"]
-    ) -> None:
+    def __init__(self, codes: UInt8[Tensor, "*n outer half"], scale: UInt8[Tensor, "*n outer blocks"]) -> None:
         super().__init__()
-        if (
-            scale.shape != (*codes.shape[:-1], codes.shape[-1] * 2 // self.BLOCK)
-            or codes.shape[-1] * 2 % self.BLOCK
-        ):
+        if scale.shape != (*codes.shape[:-1], codes.shape[-1] * 2 // self.BLOCK) or codes.shape[-1] * 2 % self.BLOCK:
             raise UsageError(
                 f"mxfp4 needs one scale byte per {self.BLOCK} codes: codes {tuple(codes.shape)} (two a byte), "
                 f"scale {tuple(scale.shape)}"
@@ -213,9 +208,7 @@ class StackedParts(PackedWeight):
     def __init__(self, parts: list[Tensor]) -> None:
         super().__init__()
         if not parts or any(p.shape != parts[0].shape for p in parts):
-            raise UsageError(
-                f"the parts of a stack must have one shape: {[tuple(p.shape) for p in parts][:4]}"
-            )
+            raise UsageError(f"the parts of a stack must have one shape: {[tuple(p.shape) for p in parts][:4]}")
         for index, part in enumerate(parts):
             self.register_buffer(str(index), part)
 

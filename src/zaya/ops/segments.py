@@ -63,9 +63,7 @@ class Segments:
     def index(self) -> Int[Tensor, " tokens"]:
         """Segment of every token."""
         lengths = torch.tensor(self.lengths, device=self.device)
-        return torch.repeat_interleave(
-            torch.arange(self.count, device=self.device), lengths, output_size=self.total
-        )
+        return torch.repeat_interleave(torch.arange(self.count, device=self.device), lengths, output_size=self.total)
 
     @cached_property
     def offsets(self) -> Int[Tensor, " tokens"]:

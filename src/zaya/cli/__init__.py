@@ -1,0 +1,107 @@
+"""The command line: a table of commands, and what is the same for all of them.
+
+Every command is a module of this package with `add_arguments(parser)` and `run(args) -> int`. It is imported when it is
+chosen and not before, so that `zaya --help` answers at once and without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from zaya import __version__
+from zaya.errors import UsageError, ZayaError, did_you_mean
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": ("zaya.cli.quickstart", "see it work: a small checkpoint, both layouts, parity, text"),
+    "generate": ("zaya.cli.generate", "continue a prompt with a checkpoint"),
+    "inspect": ("zaya.cli.inspect", "say what a checkpoint holds and whether it is complete"),
+    "convert": ("zaya.cli.convert", "rewrite a checkpoint in another layout"),
+    "config": ("zaya.cli.config", "list the model presets, or print one with every setting explained"),
+}
+"""Name -> (module, one-line summary), in the order of `zaya --help`."""
+
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, except that a wrong command line is reported like every other error of the user."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code. Errors of the user go to stderr in two lines, without a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    show_traceback = os.environ.get("ZAYA_TRACEBACK") == "1" or "--traceback" in words
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()  # here, where a closed pipe can still be reported quietly
+        return code
+    except ZayaError as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone. What is still buffered goes nowhere, else Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command; imports its module. Raises UsageError for a name that is not in the table."""
+    if name not in COMMANDS:
+        raise UsageError(f"no command is called '{name}'", hint=did_you_mean(name, COMMANDS, "zaya "))
+    module, summary = COMMANDS[name]
+    parser = Parser(prog=f"zaya {name}", description=summary, allow_abbrev=False)
+    command = import_module(module)
+    command.add_arguments(parser)
+    _add_traceback(parser)
+    parser.set_defaults(run=command.run)
+    return parser
+
+
+def _dispatch(words: list[str]) -> int:
+    at = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    try:
+        _top_parser().parse_args(words[:at])
+        if at == len(words):
+            _top_parser().print_help()
+            return 0
+        args = command_parser(words[at]).parse_args(words[at + 1 :])
+    except SystemExit as done:  # argparse leaves this way after --help and --version
+        return int(done.code or 0)
+    return args.run(args)
+
+
+def _top_parser() -> Parser:
+    width = max(map(len, COMMANDS))
+    parser = Parser(
+        prog="zaya",
+        usage="zaya [--help] [--version] COMMAND ...",
+        description="The complete open implementation of ZAYA1.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+        + "\n\nzaya COMMAND --help explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"zaya {__version__}")
+    _add_traceback(parser)
+    return parser
+
+
+def _add_traceback(parser: Parser) -> None:
+    parser.add_argument("--traceback", action="store_true", help="show where an error arose (or set ZAYA_TRACEBACK=1)")

@@ -1,0 +1,143 @@
+"""What every command has in common: the table, help, errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import types
+
+import pytest
+
+import zaya
+from zaya.cli import COMMANDS, command_parser, main
+from zaya.errors import UsageError, ZayaError
+
+FAKE = "zaya_test_fake_command"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A command `fake` with one required option; its `run` is replaced by each test."""
+    module = types.ModuleType(FAKE)
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--size", type=int, required=True)
+
+    module.add_arguments = add_arguments  # type: ignore[attr-defined]
+    module.run = lambda args: args.size  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, FAKE, module)
+    monkeypatch.setitem(COMMANDS, "fake", (FAKE, "does nothing"))
+    monkeypatch.delenv("ZAYA_TRACEBACK", raising=False)
+    return module
+
+
+def fails(error: BaseException):
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_listed_command_exists_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
+    module, summary = COMMANDS[name]
+    assert summary.strip()
+    assert "\n" not in summary
+    assert importlib.util.find_spec(module) is not None, f"{module} is listed and does not exist"
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: zaya {name}")
+
+
+def test_help_lists_every_command_and_is_what_no_arguments_give(capsys: pytest.CaptureFixture[str]):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, (_, summary) in COMMANDS.items():
+        assert f"  {name} " in out
+        assert summary in out
+    assert main([]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"zaya {zaya.__version__}\n"
+
+
+def test_the_commands_exit_code_is_ours(fake: types.ModuleType):
+    assert main(["fake", "--size", "7"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fakd"], "error: no command is called 'fakd'\nhint: did you mean zaya fake?\n"),
+        (["--nope"], "error: unrecognized arguments: --nope\nhint: see zaya --help\n"),
+        (["fake"], "error: the following arguments are required: --size\nhint: see zaya fake --help\n"),
+        (
+            ["fake", "--siz", "1"],
+            "error: the following arguments are required: --size\nhint: see zaya fake --help\n",
+        ),
+        (
+            ["fake", "--size", "x"],
+            "error: argument --size: invalid int value: 'x'\nhint: see zaya fake --help\n",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_two_lines_and_code_2(
+    fake: types.ModuleType, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+):
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err == expected
+    assert captured.out == ""
+
+
+def test_an_error_of_the_user_has_no_traceback(
+    fake: types.ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    fake.run = fails(ZayaError("the moon is missing", hint="wait for it"))  # type: ignore[attr-defined]
+    assert main(["fake", "--size", "1"]) == 2
+    assert capsys.readouterr().err == "error: the moon is missing\nhint: wait for it\n"
+    for words in (["fake", "--size", "1", "--traceback"], ["--traceback", "fake", "--size", "1"]):
+        assert main(words) == 2
+        assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("ZAYA_TRACEBACK", "1")
+    assert main(["fake", "--size", "1"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_our_own_bugs_keep_their_traceback(fake: types.ModuleType):
+    fake.run = fails(KeyError("bug"))  # type: ignore[attr-defined]
+    with pytest.raises(KeyError):
+        main(["fake", "--size", "1"])
+
+
+def test_an_interrupt_is_one_quiet_line(fake: types.ModuleType, capsys: pytest.CaptureFixture[str]):
+    fake.run = fails(KeyboardInterrupt())  # type: ignore[attr-defined]
+    assert main(["fake", "--size", "1"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_reader_that_goes_away_is_not_an_error():
+    code = (
+        "import sys, zaya.cli, zaya.cli.config as c\n"
+        "c.run = lambda args: print('x' * 10_000_000) or 0\n"
+        "sys.exit(zaya.cli.main(['config']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 141
+
+
+def test_a_name_outside_the_table_has_no_parser():
+    with pytest.raises(UsageError, match="no command is called 'os'"):
+        command_parser("os")
