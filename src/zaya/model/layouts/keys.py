@@ -91,7 +91,7 @@ class Keys:
     def finish(self) -> None:
         if self.wrong:
             raise ConfigError(
-                "config.json cannot be read faithfully:\n  " + "\n  ".join(self.wrong),
+                "config.json cannot be read faithfully:\n  " + "\n  ".join(dict.fromkeys(self.wrong)),
                 hint="compare it with the file of the published model",
             )
 

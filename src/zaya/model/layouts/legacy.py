@@ -307,7 +307,7 @@ def config_to_json(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "norm_epsilon": c.norm_eps,
         "rope_theta": c.rope_theta,
         "rope_scaling": False,
-        "partial_rotary_factor": c.rope_fraction,
+        "partial_rotary_factor": _ROPE_FRACTION,
         "sliding_window": None,
         "swa_layers": swa_layers,
         "swa_rotary_base": c.sliding_rope_theta if sliding else None,

@@ -70,15 +70,20 @@ def read_header(path: Path) -> dict[str, Stored]:
     def damaged(why: str) -> CheckpointError:
         return CheckpointError(f"{path} is damaged: {why}", hint="copy or download the file again")
 
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        if prefix == b"version ":
-            raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself", hint="run git lfs pull")
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > min(_MAX_HEADER, size - 8):
-            raise damaged(f"its header does not fit in {size} bytes")
-        raw = file.read(length)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            prefix = file.read(8)
+            length = int.from_bytes(prefix, "little")
+            fits = len(prefix) == 8 and length <= min(_MAX_HEADER, size - 8)
+            raw = file.read(length) if fits else b""
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if prefix == b"version ":
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself", hint="run git lfs pull")
+    if not fits:
+        raise damaged(f"its header does not fit in {size} bytes")
     try:
         header = json.loads(raw)
         header.pop("__metadata__", None)
