@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, get_args, runtime_checkable
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
+
+_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as every type checker has it
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,4 +20,4 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
         for member in (hint, *get_args(hint)):
             if Protocol in getattr(member, "__bases__", ()):
                 runtime_checkable(member)
-    return beartype(function)
+    return _checked(function)
