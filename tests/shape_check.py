@@ -7,7 +7,8 @@ from typing import Any, Protocol, get_args, runtime_checkable
 
 from beartype import BeartypeConf, beartype
 
-_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as every type checker has it
+# An int is a float to the reader of an annotation, and to pyright.
+CONF = BeartypeConf(is_pep484_tower=True)
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -20,4 +21,4 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
         for member in (hint, *get_args(hint)):
             if Protocol in getattr(member, "__bases__", ()):
                 runtime_checkable(member)
-    return _checked(function)
+    return beartype(conf=CONF)(function)
