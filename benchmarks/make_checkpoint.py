@@ -83,9 +83,7 @@ def main() -> int:
     start = time.perf_counter()
     shard = 1 << 62 if args.single_file else MAX_SHARD_BYTES
     try:
-        make_checkpoint(
-            args.directory, preset(args.preset), args.layout, args.seed, shard, overwrite=args.overwrite
-        )
+        make_checkpoint(args.directory, preset(args.preset), args.layout, args.seed, shard, overwrite=args.overwrite)
     except ZayaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -304,6 +304,7 @@ def test_any_schedule(lengths: list[int], name: str, seed: int, data: st.DataObj
         (lambda m: m(torch.ones(1, 3, dtype=torch.long), routes=torch.ones(1, 3, 3)), "routes must be"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_shapes_are_named(call, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call(make_model(BASE))

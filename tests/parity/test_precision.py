@@ -75,4 +75,4 @@ def test_head_makes_no_float32_copy_of_its_weights() -> None:
     with Allocations() as seen:
         model(ids).sum().backward()
     copy = model.embed.numel() * 4
-    assert copy / 8 < seen.largest < copy / 2, "the largest float32 tensor is a block of the head"
+    assert 0 < seen.largest <= copy / 8

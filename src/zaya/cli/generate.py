@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="a system message before the question")
     parser.add_argument("--no-thinking", action="store_true", help="ask for the answer at once")
     parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="stop after N tokens (default: 512)")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 takes the likeliest (default: 1)")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T", help="0 takes the likeliest (default: 1)"
+    )
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="(default: 0.95)")
     parser.add_argument("--top-k", type=int, metavar="K", help="(default: all)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
@@ -105,7 +107,7 @@ def _show_ids(ids: Iterator[int]) -> None:
     print()
 
 
-def _show_text(ids: Iterator[int], decoder) -> None:  # noqa: ANN001
+def _show_text(ids: Iterator[int], decoder) -> None:
     for token in ids:
         print(decoder.feed([token]), end="", flush=True)
     print(decoder.finish())

@@ -63,7 +63,7 @@ class RouterStats:
 class Output:
     """What was wanted; the rest is None. Token axes are shaped as the ids were: (batch, seq) or (tokens,)."""
 
-    logits: Float[Tensor, "*tokens vocab"] | None = None
+    logits: Float[Tensor, "*tokens_or_segments vocab"] | None = None
     """Float32. With logits="last" the token axes are one axis of segments."""
     hidden: Float[Tensor, "*tokens dim"] | None = None
     routes: Int[Tensor, "*tokens layers k"] | None = None

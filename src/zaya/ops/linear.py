@@ -190,9 +190,8 @@ class Mxfp4Weight(PackedWeight):
         nibbles = torch.stack((self.codes & 15, self.codes >> 4), dim=-1).flatten(-2)
         values = _E2M1.to(self.device)[nibbles.int()].unflatten(-1, (-1, self.BLOCK))
         # ldexp and not exp2, which is off by an ulp for some exponents; 2^-127 is a float32 subnormal
-        factor = torch.ldexp(torch.ones((), device=self.device), self.scale.int() - 127)
-        factor = factor.masked_fill(self.scale == 255, torch.nan)
-        return (values * factor.unsqueeze(-1)).flatten(-2).to(dtype)
+        values = torch.ldexp(values, self.scale.int().unsqueeze(-1) - 127)
+        return values.masked_fill(self.scale.unsqueeze(-1) == 255, torch.nan).flatten(-2).to(dtype)
 
     def __getitem__(self, index: int) -> Mxfp4Weight:
         return Mxfp4Weight(self.codes[index], self.scale[index])

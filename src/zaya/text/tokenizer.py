@@ -258,9 +258,7 @@ def _config(directory: Path, text: str | None) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{directory / 'tokenizer_config.json'} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{directory / 'tokenizer_config.json'} must hold an object: {type(config).__name__}"
-        )
+        raise CheckpointError(f"{directory / 'tokenizer_config.json'} must hold an object: {type(config).__name__}")
     return config
 
 
@@ -270,7 +268,5 @@ def _template_of(config: Mapping[str, Any]) -> str | None:
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default")
     if template is not None and not isinstance(template, str):
-        raise CheckpointError(
-            f"tokenizer_config.json: chat_template must be a string: {type(template).__name__}"
-        )
+        raise CheckpointError(f"tokenizer_config.json: chat_template must be a string: {type(template).__name__}")
     return template
