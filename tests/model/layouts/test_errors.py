@@ -51,8 +51,7 @@ def message(path: Path) -> str:
 def test_paths(tmp_path: Path, good: Path) -> None:
     assert message(tmp_path / "none") == "there is no DIR\nhint: give the directory of a checkpoint"
     assert (
-        message(good / "model.safetensors")
-        == "DIR is a file\nhint: give the directory that holds it and config.json"
+        message(good / "model.safetensors") == "DIR is a file\nhint: give the directory that holds it and config.json"
     )
     (good / "config.json").unlink()
     assert message(good) == "DIR has no config.json\nhint: a checkpoint is a directory with config.json"
@@ -74,8 +73,7 @@ def test_a_config_of_another_model(good: Path) -> None:
     with pytest.raises(ConfigError) as error:
         open_checkpoint(good)
     assert error.value.message == (
-        "config.json cannot be read faithfully:\n  rope_scaling: unknown key\n"
-        "  model_type = 'llama': not a ZAYA1 model"
+        "config.json cannot be read faithfully:\n  rope_scaling: unknown key\n  model_type = 'llama': not a ZAYA1 model"
     )
 
 
@@ -137,8 +135,7 @@ def test_an_index_that_is_wrong(sharded: Path) -> None:
     (sharded / INDEX).write_text(json.dumps(index))
     lost = ", ".join(sorted([moved, "model.layers.9.norm"]))
     assert message(sharded) == (
-        f"DIR/{INDEX} and the shards disagree about 2 tensors: {lost}\n"
-        "hint: take index and shards from one revision"
+        f"DIR/{INDEX} and the shards disagree about 2 tensors: {lost}\nhint: take index and shards from one revision"
     )
 
 

@@ -98,7 +98,8 @@ def test_our_native_opens_in_transformers_with_every_bit(tmp_path: Path) -> None
         write_checkpoint(at / "old", legacy_config(config), legacy_tensors(state(theirs)))
         convert(at / "old", at / "new", "native", max_shard_bytes=20_000)
         assert (at / "new" / "model.safetensors.index.json").exists()
-        again, info = ZayaForCausalLM.from_pretrained(at / "new", dtype=dtype, output_loading_info=True)
+        loaded: Any = ZayaForCausalLM.from_pretrained(at / "new", dtype=dtype, output_loading_info=True)
+        again, info = loaded
         assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
         theirs.save_pretrained(at / "theirs")
         theirs = ZayaForCausalLM.from_pretrained(at / "theirs", dtype=dtype)

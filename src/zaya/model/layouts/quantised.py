@@ -1,8 +1,8 @@
 """Experts stored as codes and scales: which tensors of a checkpoint they are, and the packed weights they make.
 
-Two published formats (spec checkpoint-and-model 4), both by compressed-tensors and in the native layout: FP8 with a scale
-per output channel, and MXFP4 with a scale per 32 inputs. Only the weights are packed; a checkpoint that also asks for
-packed activations is computed with plain ones. What the tensors are decides; the names vary.
+Two published formats (spec checkpoint-and-model 4), both by compressed-tensors and in the native layout: FP8 with a
+scale per output channel, and MXFP4 with a scale per 32 inputs. Only the weights are packed; a checkpoint that also
+asks for packed activations is computed with plain ones. What the tensors are decides; the names vary.
 """
 
 from __future__ import annotations
