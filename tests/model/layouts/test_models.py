@@ -66,6 +66,7 @@ def test_a_winning_skip_class_is_read_as_the_file_has_it(tmp_path: Path) -> None
         assert not torch.allclose(load_model(tmp_path / "legacy", dtype="float32")(IDS), theirs(IDS).logits)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("layout", ["native", "legacy"])
 def test_what_is_mapped_and_what_is_converted(tmp_path: Path, layout: str) -> None:
     theirs = write_both(tmp_path, torch.bfloat16)

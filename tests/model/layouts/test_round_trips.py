@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,7 @@ def anonymous_kb() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("layout", ["native", "legacy"])
 def test_converting_takes_little_memory_whatever_the_size(tmp_path: Path, layout: str) -> None:
     config = replace(BASE, num_layers=1, hidden_size=1024, expert_size=512, num_experts=16)

@@ -44,6 +44,8 @@ class Packed:
 
 def find_packed(entry: Entry, stored: Mapping[str, Stored]) -> tuple[Packed | None, set[str], list[str]]:
     """The packed form of an entry, the names it uses up, and what is wrong with it. Empty where it is not packed."""
+    if entry.part is not None or ".experts." not in entry.name:  # nothing else is published packed
+        return None, set(), []
     scales = [name for suffix in _SCALES if (name := entry.published + suffix) in stored]
     codes = [name for suffix in _CODES if (name := entry.published + suffix) in stored]
     if not scales or not codes:
