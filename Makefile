@@ -7,44 +7,48 @@ VENV   ?= .venv
 TORCH_VERSION := 2.13.0
 CUDA ?= cu130
 ROCM ?= rocm7.2
-TORCH_INDEX   := https://download.pytorch.org/whl
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(TORCH)
 
+# The wheels are told apart by the tag behind the version. Without it, pip would take a build for CUDA from the default
+# index, or find that the build it has is good enough when another is asked for.
 ifeq ($(TORCH),cpu)
-  # Wheels for Linux carry the tag +cpu; those for macOS carry none and are CPU builds anyway.
-  TORCH_SPEC := torch==$(TORCH_VERSION)$(if $(filter Darwin,$(shell uname -s)),,+cpu)
-  TORCH_WHEELS := $(TORCH_INDEX)/cpu
+  TORCH_WHEELS := cpu
+  # Wheels for macOS carry no tag and are CPU builds anyway.
+  TORCH_TAG := $(if $(filter Darwin,$(shell uname -s)),,+cpu)
 else ifeq ($(TORCH),cuda)
-  TORCH_SPEC := torch==$(TORCH_VERSION)
-  TORCH_WHEELS := $(TORCH_INDEX)/$(CUDA)
+  TORCH_WHEELS := $(CUDA)
+  TORCH_TAG := +$(CUDA)
 else ifeq ($(TORCH),rocm)
-  TORCH_SPEC := torch==$(TORCH_VERSION)
-  TORCH_WHEELS := $(TORCH_INDEX)/$(ROCM)
+  TORCH_WHEELS := $(ROCM)
+  TORCH_TAG := +$(ROCM)
 else
   $(error TORCH=$(TORCH) is none of cpu, cuda, rocm)
-endif
-ifneq ($(TORCH),cpu)
-  # The default index has a build of the same version number: for an accelerator ask the wanted one alone.
-  TORCH_SOURCE := --index-url $(TORCH_WHEELS)
-else
-  TORCH_SOURCE := --extra-index-url $(TORCH_WHEELS)
 endif
 
 .PHONY: help install quickstart test test-all check format bench docs clean
 help:
+	@echo 'make install      a virtual environment in $(VENV)'
 	@echo 'make quickstart   see it work: a small checkpoint, both layouts, parity, text'
 	@echo 'make test         the tests (under 15 minutes on two cores)'
 	@echo 'make test-all     the slow ones too'
-	@echo 'make check        lint and types'
+	@echo 'make check        lint, format and types'
+	@echo 'make format       put the code in shape'
 	@echo 'make bench        the benchmarks'
 	@echo 'make docs         the figures of the documentation, drawn again'
+	@echo 'make clean        remove the environment and everything built'
 	@echo 'TORCH=cpu|cuda|rocm chooses the PyTorch wheels (now: $(TORCH))'
 
 install: $(STAMP)
-$(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --retries 1 $(TORCH_SOURCE) '$(TORCH_SPEC)'
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@# Asked for pip, not for python: an attempt without ensurepip leaves an environment that has only the latter.
+	@test -x $(BIN)/pip || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+			{ echo 'zaya needs Python 3.11 or newer, as in: make PYTHON=python3.11' >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); }
+	@rm -f $(VENV)/.installed-*
+	$(BIN)/python -m pip install --quiet --retries 1 \
+		--extra-index-url https://download.pytorch.org/whl/$(TORCH_WHEELS) 'torch==$(TORCH_VERSION)$(TORCH_TAG)'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -60,7 +64,7 @@ test-all: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -73,4 +77,4 @@ docs: install
 	$(BIN)/python docs/concepts/draw.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

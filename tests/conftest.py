@@ -7,12 +7,14 @@ function of the listed packages is called through a checker of its arguments and
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
+
 from tests.shape_check import check
 
 # Before the packages are imported, so at the top of the first file that pytest reads.
@@ -30,3 +32,11 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """For tests of what the code itself answers to arguments of a wrong shape or type: here it is asked first."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

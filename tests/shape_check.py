@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, get_args, runtime_checkable
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
+
+# An int is a float to the reader of an annotation, and to pyright.
+CONF = BeartypeConf(is_pep484_tower=True)
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,4 +21,4 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
         for member in (hint, *get_args(hint)):
             if Protocol in getattr(member, "__bases__", ()):
                 runtime_checkable(member)
-    return beartype(function)
+    return beartype(conf=CONF)(function)

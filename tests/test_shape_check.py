@@ -27,6 +27,9 @@ def scale(x: Float[Tensor, "tokens dim"], w: Float[Tensor, " dim"]) -> Float[Ten
 def wrong(x: Float[Tensor, "tokens dim"]) -> Float[Tensor, " tokens"]:
     return x
 
+def halved(x: Float[Tensor, " dim"], by: float) -> Tensor:
+    return x / by
+
 def shifted(x: Float[Tensor, " dim"], shift: Shift | None = None) -> Tensor:
     return x if shift is None else x + shift.by()
 """
@@ -61,6 +64,17 @@ def test_dtypes_and_ranks_are_checked(sample: Any):
 def test_results_are_checked(sample: Any):
     with pytest.raises(TypeCheckError):
         sample.wrong(torch.ones(3, 2))
+
+
+def test_an_int_is_a_float(sample: Any):
+    assert sample.halved(torch.ones(2), 2).tolist() == [0.5, 0.5]
+    with pytest.raises(TypeCheckError):
+        sample.halved(torch.ones(2), "2")
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_test_can_do_without(sample: Any):
+    assert sample.wrong(torch.ones(3, 2)).shape == (3, 2)
 
 
 def test_protocols_are_checked_by_their_methods(sample: Any):

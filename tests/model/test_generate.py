@@ -36,7 +36,7 @@ def test_stops_seeds_and_padding_rows() -> None:
     assert ids != list(generate(model, PROMPT, max_tokens=20, stop_ids=[], seed=2))
     stopped = list(generate(model, PROMPT, max_tokens=20, stop_ids=[ids[5]], seed=1))
     assert stopped == ids[: ids.index(ids[5]) + 1]
-    assert max(generate(model, PROMPT, max_tokens=40, stop_ids=[], size=30)) < 30
+    assert max(generate(model, PROMPT, max_tokens=40, stop_ids=[], never=range(30, 97))) < 30
 
 
 @pytest.mark.parametrize("prompt", [[], [-1], [97]])

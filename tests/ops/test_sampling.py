@@ -25,8 +25,8 @@ LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3]))
         ({"top_p": 0.71}, [0, 4 / 9, 2 / 9, 3 / 9]),
         ({"top_k": 3, "top_p": 0.5}, [0, 4 / 7, 0, 3 / 7]),
         ({"top_p": 1e-9}, [0, 1, 0, 0]),
-        ({"size": 2}, [0.2, 0.8, 0, 0]),
-        ({"size": 3, "top_k": 2}, [0, 2 / 3, 1 / 3, 0]),
+        ({"never": torch.tensor([2, 3])}, [0.2, 0.8, 0, 0]),
+        ({"never": torch.tensor([3]), "top_k": 2}, [0, 2 / 3, 1 / 3, 0]),
     ],
 )
 def test_probabilities_by_hand(options: dict, expected: list[float]) -> None:
@@ -34,7 +34,7 @@ def test_probabilities_by_hand(options: dict, expected: list[float]) -> None:
 
 
 def test_impossible_options_are_refused() -> None:
-    for options in ({"temperature": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": 0}):
+    for options in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": 0}):
         with pytest.raises(UsageError, match="possible"):
             probabilities(LOGITS, **options)
 

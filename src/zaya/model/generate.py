@@ -25,22 +25,23 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     stop_ids: Collection[int] | None = None,
-    size: int | None = None,
+    never: Sequence[int] = (),
 ) -> Iterator[int]:
     """Yield new ids as they are drawn, up to `max_tokens`, a stop id included.
 
-    stop_ids: by default the model's end of turn. size: ids the tokenizer knows; the model's padding rows beyond it are
-    never drawn. The same seed gives the same ids.
+    stop_ids: by default the model's end of turn. never: ids that are not drawn, such as the model's padding rows
+    (`Tokenizer.never_sampled`). The same seed gives the same ids.
     """
     if not prompt or min(prompt) < 0 or max(prompt) >= model.config.vocab_size:
         raise UsageError(f"a prompt is at least one id below {model.config.vocab_size}: {list(prompt)[:8]}")
     stops = {model.config.eos_id} if stop_ids is None else set(stop_ids)
+    barred = torch.tensor(list(never), device=model.device) if len(never) else None
     cache = DenseCache(model.config, device=model.device)
     pending = list(prompt)
     for count in range(max_tokens):
         with torch.inference_mode():
             logits = _last_logits(model, cache, pending)
-            probs = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p, size=size)
+            probs = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p, never=barred)
             token = draw(probs, seed, len(prompt) + count)
         yield token
         if token in stops:

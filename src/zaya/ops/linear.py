@@ -78,7 +78,7 @@ def linear(
 class _WideLinear(torch.autograd.Function):
     """x · weightᵀ in a wider dtype, a block of weight rows at a time, forward and backward."""
 
-    BLOCK_BYTES = 16 << 20
+    BLOCK_BYTES = 4 << 20  # of the wide copy: stays in cache (measured; benchmarks/bench_forward.py)
 
     @staticmethod
     def _blocks(weight: Tensor, dtype: torch.dtype) -> range:

@@ -6,7 +6,7 @@ The draw is a function of (seed, position) alone, so that a text can be resumed,
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from zaya.core.rng import derive_seed
@@ -19,12 +19,11 @@ def probabilities(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
-    size: int | None = None,
+    never: Int[Tensor, " ids"] | None = None,
 ) -> Float[Tensor, " vocab"]:
     """The distribution that is sampled from, float32.
 
-    `size` is the number of ids the tokenizer knows; rows beyond it are padding and get probability 0. Temperature
-    comes first, then the k largest, then the smallest set of largest probabilities that reaches `top_p`.
+    `never` are ids that get probability 0, such as rows of the model that have no token. Temperature comes first, then the k largest, then the smallest set of largest probabilities that reaches `top_p`.
     Temperature 0 puts everything on the largest logit, the first of equals.
     """
     if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
@@ -32,9 +31,8 @@ def probabilities(
             f"temperature >= 0, 0 < top_p <= 1 and top_k >= 1 are possible: {temperature}, {top_p}, {top_k}"
         )
     logits = logits.float()
-    if size is not None and size < logits.shape[-1]:
-        logits = logits.clone()
-        logits[size:] = -torch.inf
+    if never is not None:
+        logits = logits.index_fill(0, never, -torch.inf)
     if temperature == 0:
         return torch.zeros_like(logits).index_fill_(0, logits.argmax(), 1.0)
     probs = (logits / temperature).softmax(-1)

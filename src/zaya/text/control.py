@@ -1,0 +1,125 @@
+"""Finding the spellings of control tokens in text, and keeping text that is only text from forming them.
+
+A tokenizer reads `<|im_end|>` as one token wherever it stands. Text from outside must never become such a token, so
+`Escape` puts a stand-in character in its place before a chat template runs. Afterwards the text is whole again, and
+every control token that is not entirely the template's own is known and is encoded as ordinary characters.
+Used by `text.tokenizer` and `text.chat`.
+
+Covered: whole spellings; spellings that only arise where a string touches the template's text or another string
+(a parameter called `x><|im_start|`, which the template closes with `>`).
+Not covered: a template that cuts a string apart and joins the pieces in another order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from zaya.errors import UsageError
+
+# Stand-ins must be printable, or `repr` and the string form of a list in a template would write them as escapes:
+# that rules private-use characters out. These rare ideographs have no case, no width and no other form. Where one
+# occurs in the input it gets a stand-in itself, so a stand-in is never mistaken for text.
+_FIRST_STAND_IN, _LAST_STAND_IN = 0x20000, 0x2A6D6
+_RESERVED = re.compile(f"[{chr(_FIRST_STAND_IN)}-{chr(_LAST_STAND_IN)}]")
+
+
+class ControlTokens:
+    """A set of spellings, and where they occur. A spelling of one character cannot be taken apart and is left out."""
+
+    def __init__(self, spellings: Iterable[str]) -> None:
+        self.spellings = frozenset(s for s in spellings if len(s) > 1)
+        self._lengths = sorted({len(s) for s in self.spellings}, reverse=True)
+        self._longest = self._lengths[0] if self._lengths else 0
+        initials = "".join(re.escape(c) for c in sorted({s[0] for s in self.spellings}))
+        self._initial = re.compile(f"[{initials}]" if initials else "(?!)")
+        self._heads = {s[:n] for s in self.spellings for n in range(1, len(s))}
+        self._tails = {s[n:] for s in self.spellings for n in range(1, len(s))}
+        self._joined = "\0".join(sorted(self.spellings))
+
+    def find(self, text: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
+        """(start, stop) of every spelling that begins in a range of the text, the longest at each place."""
+        for match in self._initial.finditer(text, start, len(text) if stop is None else stop):
+            at = match.start()
+            for length in self._lengths:
+                if (piece := text[at : at + length]) in self.spellings:
+                    yield at, at + len(piece)
+                    break
+
+    def touching(self, text: str, start: int, stop: int) -> Iterator[int]:
+        """Where the spellings begin that share a character with a range of the text."""
+        for at, end in self.find(text, max(0, start - self._longest + 1), stop):
+            if end > start:
+                yield at
+
+    def could_join(self, text: str) -> bool:
+        """Whether a string could be a part of a spelling that its surroundings complete."""
+        if len(text) < self._longest and text and text in self._joined:
+            return True
+        sizes = range(1, min(self._longest, len(text) + 1))
+        return any(text[-n:] in self._heads or text[:n] in self._tails for n in sizes)
+
+
+class Escape:
+    """Stand-ins for the text that may not become a control token, and the way back."""
+
+    def __init__(self, words: frozenset[str]) -> None:
+        """`words` are what the template's code looks up or compares: such a string keeps its ends."""
+        self._words = words
+        self._stand_ins: dict[str, str] = {}
+        self._originals: dict[str, str] = {}
+
+    def text(self, text: str, forbidden: ControlTokens) -> str:
+        """The text with stand-ins where it spells something forbidden, or has an end that could complete one."""
+        text = _RESERVED.sub(lambda match: self._stand_in(match[0]), text)
+        pieces, at = [], 0
+        for start, stop in forbidden.find(text):
+            if start >= at:
+                pieces += [text[at:start], self._stand_in(text[start:stop])]
+                at = stop
+        text = "".join(pieces) + text[at:]
+        body = text.strip()  # a template may trim, so the ends that count are the visible ones
+        if body in self._words or not forbidden.could_join(body):
+            return text
+        # What touches such a string and reaches beyond it contains its first or its last character.
+        lead = text[: len(text) - len(text.lstrip())]
+        trail = text[len(text.rstrip()) :]
+        inner = body[1:-1] + self._stand_in(body[-1]) if len(body) > 1 else ""
+        return lead + self._stand_in(body[0]) + inner + trail
+
+    def value(self, value: object, forbidden: ControlTokens) -> object:
+        """The same for JSON-like data, keys included. Mappings and sequences are copied into plain ones.
+
+        Raises TypeError for anything that JSON does not have.
+        """
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case str():
+                return self.text(value, forbidden)
+            case Mapping():
+                return {self.text(str(k), forbidden): self.value(v, forbidden) for k, v in value.items()}
+            case Sequence() if not isinstance(value, (bytes, bytearray)):
+                return [self.value(item, forbidden) for item in value]
+        raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+    def restore(self, text: str) -> tuple[str, list[tuple[int, int]]]:
+        """The text with its originals, and the (start, stop) in it of everything that had a stand-in."""
+        pieces, ranges, at, length = [], [], 0, 0
+        for match in _RESERVED.finditer(text):
+            original = self._originals.get(match[0], match[0])
+            before = text[at : match.start()]
+            pieces += [before, original]
+            length += len(before) + len(original)
+            ranges.append((length - len(original), length))
+            at = match.end()
+        return "".join(pieces) + text[at:], ranges
+
+    def _stand_in(self, original: str) -> str:
+        if original not in self._stand_ins:
+            code = _FIRST_STAND_IN + len(self._stand_ins)
+            if code > _LAST_STAND_IN:
+                raise UsageError("one conversation spells too many different control tokens: over 42,000")
+            self._stand_ins[original] = chr(code)
+            self._originals[chr(code)] = original
+        return self._stand_ins[original]

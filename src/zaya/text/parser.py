@@ -1,0 +1,460 @@
+"""What a model wrote, taken apart: thinking, answer, tool calls. One parser, for streams and for whole texts.
+
+Promises, which the tests repeat:
+
+1. However a text is cut, the events, with neighbours of one kind joined, are the same.
+2. No part of a tag is given out as text before it is certain that it is none.
+3. No thinking or call tag reaches the answer: one that opens or closes nothing is dropped and flagged.
+4. The fragments of one call's arguments, joined, are JSON, and equal to the arguments in the message.
+5. The cost of a character does not depend on how many came before.
+
+Text before the first `</think>` is thinking, everything in it included; what follows is the answer. Calls are read in
+the XML form (`<function=NAME>` with `<parameter=KEY>` inside), and as one JSON object with name and arguments.
+Values are typed by the tools' schemas (`text.arguments`). Fed with text from `text.decode.Decoder`, in which tags
+keep their spelling. Source: spec checkpoint-and-model 8.5.
+Not covered: a value that contains one of the closing tags of the XML form ends there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from zaya.text import tags
+from zaya.text.arguments import STRING, Types, Unconvertible, canonical, convert, parameter_types
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A tool call begins."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """A fragment of the arguments of a call, in JSON."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """A tool call is over. Not `complete` where the text ended inside it."""
+
+    index: int
+    complete: bool
+
+
+Event = Reasoning | Content | CallStart | CallArguments | CallEnd
+
+
+class Flag(Enum):
+    """What was not in order in a model's text."""
+
+    UNFINISHED_THINKING = auto()
+    """The text ended inside the thinking."""
+    STRAY_TAG = auto()
+    """A tag stood where it opens or closes nothing, such as a second `</think>`. It was dropped."""
+    UNCLOSED_CALL = auto()
+    """A tool call lacks closing tags, at the end of the text or before something else. Its arguments may be cut."""
+    MALFORMED_CALL = auto()
+    """Tool-call tags around something that is no call (given out as content), or strange text inside a call."""
+    UNCONVERTED_ARGUMENT = auto()
+    """A parameter's text is no value of its declared type; it was kept as a string."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call a model made."""
+
+    name: str
+    arguments: dict[str, Any]
+    complete: bool = True
+    """Whether the model finished it. One that is not must not be carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An assistant's turn."""
+
+    reasoning: str = ""
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    flags: frozenset[Flag] = frozenset()
+
+    def as_chat(self) -> dict[str, Any]:
+        """As a message for `zaya.text.render`."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
+
+
+def parse(
+    text: str, *, in_thinking: bool = False, tools: Sequence[Mapping[str, Any]] | None = None
+) -> Message:
+    """A whole text taken apart. `in_thinking` and `tools` as for `Parser`."""
+    parser = Parser(in_thinking=in_thinking, tools=tools)
+    parser.feed(text)
+    parser.finish()
+    return parser.message()
+
+
+class _State(Enum):
+    THINKING = auto()
+    CONTENT = auto()
+    CALL = auto()
+    """Inside call tags; the form is not known yet, or is JSON."""
+    NAME = auto()
+    FUNCTION = auto()
+    KEY = auto()
+    VALUE = auto()
+    CALLED = auto()
+    """Behind `</function>`: what comes next tells whether the call is closed."""
+
+
+_CONTENT_TAGS = (tags.THINK_OPEN, tags.THINK_CLOSE, tags.CALL_OPEN, tags.CALL_CLOSE)
+_WANTED = {
+    _State.THINKING: (tags.THINK_OPEN, tags.THINK_CLOSE),
+    _State.CONTENT: _CONTENT_TAGS,
+    _State.CALL: (tags.FUNCTION_OPEN, tags.CALL_OPEN, tags.CALL_CLOSE),
+    _State.NAME: (">",),
+    _State.FUNCTION: (tags.PARAMETER_OPEN, tags.FUNCTION_CLOSE, tags.CALL_OPEN, tags.CALL_CLOSE),
+    _State.KEY: (">",),
+    _State.VALUE: (tags.PARAMETER_CLOSE, tags.FUNCTION_CLOSE, tags.CALL_CLOSE),
+    _State.CALLED: (*_CONTENT_TAGS, tags.FUNCTION_OPEN),
+}
+"""The tags that mean something in a state; all else is its text. Each begins with `<` and holds no other, or is `>`."""
+_PATTERNS = {state: re.compile("|".join(map(re.escape, wanted))) for state, wanted in _WANTED.items()}
+
+
+@dataclass(slots=True)
+class _Prose:
+    """A running text that gives back what of it is certain: newlines wait for what follows them.
+
+    Those before a tag, and behind one at the beginning, belong to the form and are dropped.
+    """
+
+    trim: bool
+    """Whether newlines at the beginning are dropped."""
+    parts: list[str] = field(default_factory=list)
+    newlines: int = 0
+    """Newlines that wait."""
+    followed: bool = False
+    """A tag came after the last of the text."""
+
+    def take(self, text: str) -> str:
+        if self.trim and not self.parts:
+            text = text.lstrip("\n")
+        body = text.rstrip("\n")
+        trailing = len(text) - len(body)
+        if not body:
+            self.newlines += trailing
+            return ""
+        body = "\n" * self.newlines + body
+        self.newlines, self.followed = trailing, False
+        self.parts.append(body)
+        return body
+
+    def tag(self) -> None:
+        self.trim = self.followed = True
+        if not self.parts:
+            self.newlines = 0
+
+    def end(self) -> str:
+        rest = "" if self.followed else "\n" * self.newlines
+        self.newlines = 0
+        self.parts.append(rest)
+        return rest
+
+
+@dataclass(slots=True)
+class _Call:
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
+
+
+class Parser:
+    """Takes a model's text apart while it arrives."""
+
+    def __init__(self, *, in_thinking: bool, tools: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """`in_thinking`: the prompt ended inside `<think>` (`zaya.text.opens_thinking` tells). `tools`: what the model
+        was offered, for the types of arguments; without it every argument is a string. Raises UsageError for tools of
+        an unknown shape.
+        """
+        self._types = parameter_types(tools)
+        self._state = _State.THINKING if in_thinking else _State.CONTENT
+        self._may_think = not in_thinking
+        self._buffer = ""
+        self._events: list[Event] = []
+        self._flags: set[Flag] = set()
+        self._reasoning = _Prose(trim=True)
+        self._content = _Prose(trim=in_thinking)
+        self._calls: list[_Call] = []
+        # what is being collected: a call of unknown form, a name, a key, or a value
+        self._parts: list[str] = []
+        self._key = ""
+        self._key_types: Types = STRING
+        self._value_began = False
+        self._value_newline = False
+
+    def feed(self, text: str) -> list[Event]:
+        """The events that this piece of text decides."""
+        buffer, at = self._buffer + text, 0
+        while match := _PATTERNS[self._state].search(buffer, at):
+            self._text(buffer[at : match.start()])
+            at = match.end()
+            self._tag(match[0])
+        hold = buffer.rfind("<", at)
+        if hold < 0 or not any(tag.startswith(buffer[hold:]) for tag in _WANTED[self._state]):
+            hold = len(buffer)
+        self._buffer = buffer[hold:]
+        self._text(buffer[at:hold])
+        return self._decided()
+
+    def finish(self) -> list[Event]:
+        """The events that the end of the text decides. Nothing may be fed after it."""
+        self._text(self._buffer)
+        self._buffer = ""
+        match self._state:
+            case _State.THINKING:
+                self._flags.add(Flag.UNFINISHED_THINKING)
+                self._say(Reasoning, self._reasoning.end())
+            case _State.CONTENT:
+                self._say(Content, self._content.end())
+            case _State.CALL:
+                self._flags.add(Flag.UNCLOSED_CALL)
+                self._json_call()
+            case _State.NAME | _State.CALLED:
+                self._flags.add(Flag.UNCLOSED_CALL)
+            case _State.FUNCTION | _State.KEY:
+                self._end_call(complete=False)
+            case _State.VALUE:
+                self._end_value()
+                self._end_call(complete=False)
+        return self._decided()
+
+    def message(self) -> Message:
+        """Everything decided so far; the whole turn after `finish`."""
+        return Message(
+            reasoning="".join(self._reasoning.parts),
+            content="".join(self._content.parts),
+            tool_calls=tuple(
+                ToolCall(call.name, dict(call.arguments), call.complete) for call in self._calls
+            ),
+            flags=frozenset(self._flags),
+        )
+
+    def _decided(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def _text(self, text: str) -> None:
+        """Text of the present state, free of its tags."""
+        match self._state:
+            case _ if not text:
+                pass
+            case _State.THINKING:
+                self._say(Reasoning, self._reasoning.take(text))
+            case _State.CONTENT:
+                self._say(Content, self._content.take(text))
+            case _State.CALL | _State.NAME | _State.KEY:
+                self._parts.append(text)
+            case _State.FUNCTION:
+                if text.strip():
+                    self._flags.add(Flag.MALFORMED_CALL)
+            case _State.VALUE:
+                self._value(text)
+            case _State.CALLED:
+                if text := text.lstrip():
+                    self._flags.add(Flag.UNCLOSED_CALL)
+                    self._state = _State.CONTENT
+                    self._text(text)
+
+    def _tag(self, tag: str) -> None:
+        match self._state:
+            case _State.THINKING:
+                self._thinking_tag(tag)
+            case _State.CONTENT:
+                self._content_tag(tag)
+            case _State.CALL:
+                self._call_tag(tag)
+            case _State.NAME:
+                self._start_call("".join(self._parts).strip())
+                self._state = _State.FUNCTION
+            case _State.FUNCTION:
+                self._function_tag(tag)
+            case _State.KEY:
+                self._start_value("".join(self._parts).strip())
+            case _State.VALUE:
+                self._end_value()
+                self._state = _State.FUNCTION
+                if tag != tags.PARAMETER_CLOSE:
+                    self._flags.add(Flag.UNCLOSED_CALL)
+                    self._function_tag(tag)
+            case _State.CALLED:
+                self._called_tag(tag)
+
+    def _thinking_tag(self, tag: str) -> None:
+        if tag == tags.THINK_CLOSE:
+            self._content.tag()
+            self._state = _State.CONTENT
+        elif self._reasoning.parts:  # a tag the thinking talks about; at its beginning, a repetition
+            self._text(tag)
+
+    def _content_tag(self, tag: str) -> None:
+        if tag == tags.FUNCTION_OPEN:  # found while it could still have been a call's
+            self._text(tag)
+            return
+        began = bool(self._content.parts)
+        self._content.tag()
+        if tag == tags.CALL_OPEN:
+            self._collect(_State.CALL)
+        elif tag == tags.THINK_OPEN and self._may_think and not began:
+            self._may_think = False
+            self._state = _State.THINKING
+        else:
+            self._flags.add(Flag.STRAY_TAG)
+
+    def _call_tag(self, tag: str) -> None:
+        text = "".join(self._parts).strip()
+        if tag == tags.FUNCTION_OPEN and text.startswith("{"):  # inside a string of the JSON form
+            self._parts.append(tag)
+        elif tag == tags.FUNCTION_OPEN:
+            if text:
+                self._flags.add(Flag.MALFORMED_CALL)
+            self._collect(_State.NAME)
+        else:
+            if not self._json_call():
+                self._flags.add(Flag.MALFORMED_CALL)
+                self._say(Content, self._content.take(re.sub(_PATTERNS[_State.CONTENT], "", text)))
+                self._content.tag()
+            if tag == tags.CALL_OPEN:
+                self._flags.add(Flag.UNCLOSED_CALL)
+                self._collect(_State.CALL)
+            else:
+                self._state = _State.CONTENT
+
+    def _function_tag(self, tag: str) -> None:
+        match tag:
+            case tags.PARAMETER_OPEN:
+                self._collect(_State.KEY)
+            case tags.FUNCTION_CLOSE:
+                self._end_call(complete=True)
+                self._state = _State.CALLED
+            case tags.CALL_CLOSE | tags.CALL_OPEN:
+                self._flags.add(Flag.UNCLOSED_CALL)
+                self._end_call(complete=True)
+                self._state = _State.CONTENT
+                if tag == tags.CALL_OPEN:
+                    self._content_tag(tag)
+
+    def _called_tag(self, tag: str) -> None:
+        if tag == tags.FUNCTION_OPEN:
+            self._collect(_State.NAME)
+            return
+        self._state = _State.CONTENT
+        if tag != tags.CALL_CLOSE:
+            self._flags.add(Flag.UNCLOSED_CALL)
+            self._content_tag(tag)
+
+    def _collect(self, state: _State) -> None:
+        self._state = state
+        self._parts = []
+
+    def _say(self, kind: type[Reasoning] | type[Content], text: str) -> None:
+        if text:
+            self._events.append(kind(text))
+
+    def _start_call(self, name: str) -> None:
+        self._events.append(CallStart(len(self._calls), name))
+        self._calls.append(_Call(name))
+
+    def _write(self, fragment: str) -> None:
+        self._events.append(CallArguments(len(self._calls) - 1, fragment))
+
+    def _end_call(self, *, complete: bool) -> None:
+        call = self._calls[-1]
+        call.complete = complete
+        if not complete:
+            self._flags.add(Flag.UNCLOSED_CALL)
+        self._write("}" if call.arguments else "{}")
+        self._events.append(CallEnd(len(self._calls) - 1, complete))
+
+    def _start_value(self, key: str) -> None:
+        call = self._calls[-1]
+        self._key = key
+        self._key_types = self._types.get((call.name, key), STRING)
+        self._collect(_State.VALUE)
+        self._value_began = self._value_newline = False
+        opening = ("," if call.arguments else "{") + json.dumps(key, ensure_ascii=False) + ":"
+        self._write(opening + ('"' if self._key_types == STRING else ""))
+
+    def _value(self, text: str) -> None:
+        if not self._value_began:
+            self._value_began = True
+            text = text.removeprefix("\n")
+        if not text:
+            return
+        if self._value_newline:
+            text = "\n" + text
+        self._value_newline = text.endswith("\n")  # the last newline belongs to the closing tag
+        text = text.removesuffix("\n")
+        if text:
+            self._parts.append(text)
+            if self._key_types == STRING:
+                self._write(json.dumps(text, ensure_ascii=False)[1:-1])
+
+    def _end_value(self) -> None:
+        text = "".join(self._parts)
+        try:
+            value = convert(text, self._key_types)
+        except Unconvertible:
+            self._flags.add(Flag.UNCONVERTED_ARGUMENT)
+            value = text
+        self._calls[-1].arguments[self._key] = value
+        self._write('"' if self._key_types == STRING else json.dumps(value, ensure_ascii=False))
+
+    def _json_call(self) -> bool:
+        """A call from the collected text, if that is `{"name": ..., "arguments": {...}}`."""
+        try:
+            call = json.loads("".join(self._parts))
+            name, arguments = call["name"], call.get("arguments", {})
+            arguments = canonical(json.loads(arguments) if isinstance(arguments, str) else arguments)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return False
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            return False
+        self._start_call(name)
+        self._calls[-1].arguments = arguments
+        if arguments:
+            self._write(json.dumps(arguments, ensure_ascii=False)[:-1])
+        self._end_call(complete=True)
+        return True
