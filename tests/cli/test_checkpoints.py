@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.model.layouts.fixtures import BASE, legacy_config, legacy_tensors, state, their_model, write_checkpoint
 
+from tests.model.layouts.fixtures import BASE, legacy_config, legacy_tensors, state, their_model, write_checkpoint
 from zaya.cli import main
 from zaya.cli.convert import parse_size
 from zaya.errors import UsageError

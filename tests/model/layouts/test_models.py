@@ -31,6 +31,7 @@ from zaya.errors import CheckpointError, UsageError
 from zaya.model.layouts import load, load_model, native, save
 from zaya.model.transformer import ZayaModel
 from zaya.ops.linear import StackedParts
+from zaya.text import byte_tokenizer
 
 CONFIG = replace(BASE, sliding_layers=(1,), sliding_window=3)
 IDS = torch.tensor([[1, 5, 2, 40, 7, 11, 3, 9]])
@@ -194,14 +195,16 @@ def test_arguments(tmp_path: Path) -> None:
         save(ZayaModel(CONFIG), tmp_path / "out", "gguf")
 
 
-def test_load_gives_the_tokenizer_of_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_gives_the_tokenizer_of_the_directory(tmp_path: Path) -> None:
     write_both(tmp_path)
-    asked = []
-    monkeypatch.setattr("zaya.text.load_tokenizer", asked.append, raising=False)
     model, tokenizer = load(tmp_path / "native", dtype="float32")
-    assert tokenizer is None
-    assert asked == [tmp_path / "native"]
     assert isinstance(model, ZayaModel)
+    assert tokenizer is None
+    byte_tokenizer().save(tmp_path / "native")
+    save(model, tmp_path / "out", "legacy", text_from=tmp_path / "native")
+    _, tokenizer = load(tmp_path / "out")
+    assert tokenizer is not None
+    assert tokenizer.encode("ab") == byte_tokenizer().encode("ab")
 
 
 class TestHub:
@@ -214,7 +217,7 @@ class TestHub:
             return str(tmp_path / "native")
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-        monkeypatch.setattr("zaya.text.load_tokenizer", lambda path: path, raising=False)
+        monkeypatch.setattr("zaya.text.load_tokenizer", lambda path: path)
         _, path = load("Zyphra/ZAYA1-8B", dtype="float32")
         assert asked == ["Zyphra/ZAYA1-8B"]
         assert path == tmp_path / "native"
