@@ -47,9 +47,13 @@ def test_a_directory_appears_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), new_directory(tmp_path / "target") as partial:
-        (partial / "a").write_text("1")
-        raise error
+    def fail_half_way() -> None:
+        with new_directory(tmp_path / "target") as partial:
+            (partial / "a").write_text("1")
+            raise error
+
+    with pytest.raises(error):
+        fail_half_way()
     assert names(tmp_path) == []
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 
+from zaya.core.progress import Progress
 from zaya.errors import UsageError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -29,19 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from zaya.model.layouts import convert
 
-    progress = _show_progress if sys.stderr.isatty() else None
-    try:
+    max_shard_bytes = parse_size(args.max_shard_size)
+    with Progress(label="converting", unit="B") as progress:
         convert(
             args.src,
             args.dst,
             args.layout,
-            max_shard_bytes=parse_size(args.max_shard_size),
+            max_shard_bytes=max_shard_bytes,
             overwrite=args.overwrite,
-            progress=progress,
+            progress=progress.reach,
         )
-    finally:
-        if progress is not None:
-            print(file=sys.stderr)
     print(f"wrote {args.dst} in the {args.layout} layout")
     return 0
 
@@ -53,7 +50,3 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise UsageError(f"not a size: {text!r}", hint="write 5GB, 500MB or a number of bytes")
     return size
-
-
-def _show_progress(done: int, total: int) -> None:
-    print(f"\r{done / 1e9:8.2f} of {total / 1e9:.2f} GB", end="", file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ BASE = ModelConfig(
 def their_model(config: ModelConfig, dtype: torch.dtype = torch.float32, seed: int = 0, skip_bias: float = -1.0) -> Any:
     """A transformers model with every tensor random. Its balancing biases have its dtype, as those it saves have; one
     expert's is positive, as in every released layer, so that the skip class cannot win against it."""
-    model = ZayaForCausalLM(their_config(config)).float()
+    model: Any = ZayaForCausalLM(their_config(config)).float()
     randomize(model, seed, skip_bias)
     for layer in model.model.layers:
         layer.mlp.gate.balancing_biases[0].abs_()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,3 +269,11 @@ def test_harmless_keys_are_accepted() -> None:
     assert legacy.config_from_json(
         LEGACY_8B | harmless | {"residual_in_fp32": False, "zaya_high_prec": False, "fused_add_norm": True}
     ) == ModelConfig(skip_output="identity")
+
+
+def test_configurations_and_headers_are_read_without_torch() -> None:
+    code = (
+        "import sys; import zaya.model.layouts.checkpoint, zaya.model.layouts.native, zaya.model.layouts.legacy\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,7 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.model.layouts.fixtures import BASE, same, state, their_model, write_checkpoint
+from tests.model.layouts.fixtures import (
+    BASE,
+    legacy_config,
+    legacy_tensors,
+    same,
+    state,
+    their_model,
+    write_checkpoint,
+)
 from zaya.errors import CheckpointError
 from zaya.model.layouts import convert, load_model, native, open_checkpoint
 from zaya.ops.linear import Fp8Weight, Mxfp4Weight, PackedWeight
@@ -194,6 +202,20 @@ def test_other_ways_of_packing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(tmp_path / "q")
     assert error.value.message.split("\n")[1:] == [f"  missing: {name}", f"  unexpected: {name}.weight_packed"]
+
+
+def test_experts_packed_one_by_one_are_refused(tmp_path: Path) -> None:
+    tensors = legacy_tensors(state(their_model(CONFIG, torch.bfloat16)))
+    name = "model.layers.1.zaya_block.experts.local_experts.0.linear_fc1.weight"
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    tensors[name + "_scale"] = torch.ones(64, 1)
+    write_checkpoint(tmp_path, legacy_config(CONFIG), tensors)
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(tmp_path)
+    assert error.value.message.split("\n")[1:] == [
+        f"  unexpected: {name}_scale",
+        f"  type: {name} holds F8_E4M3, expected F64 or F32 or BF16 or F16",
+    ]
 
 
 def test_packed_weights_lie_in_the_file(tmp_path: Path) -> None:

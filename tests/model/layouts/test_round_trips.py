@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,6 @@ def every_file(path: Path) -> dict[str, Tensor]:
     return {name: tensor for file in path.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-def representable(config: ModelConfig) -> bool:
-    return not legacy.limits(config)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_transformers_saves(tmp_path: Path, shape: str, dtype: torch.dtype) -> None:
@@ -70,11 +67,9 @@ def test_what_transformers_saves(tmp_path: Path, shape: str, dtype: torch.dtype)
     assert_same(values(tmp_path), by_our_names(state(theirs)))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [name for name, config in SHAPES.items() if not legacy.limits(config)])
 def test_legacy_native_legacy(tmp_path: Path, shape: str) -> None:
     config = replace(SHAPES[shape], eos_id=1)
-    if not representable(config):
-        pytest.skip("the legacy layout cannot hold it")
     native_tensors = state(their_model(config, torch.bfloat16))
     for name in native_tensors:  # as a file may hold them: biases wider than the rest (spec trap 16)
         if name.endswith("balancing_biases"):
@@ -98,7 +93,8 @@ def test_our_native_opens_in_transformers_with_every_bit(tmp_path: Path) -> None
         write_checkpoint(at / "old", legacy_config(config), legacy_tensors(state(theirs)))
         convert(at / "old", at / "new", "native", max_shard_bytes=20_000)
         assert (at / "new" / "model.safetensors.index.json").exists()
-        again, info = ZayaForCausalLM.from_pretrained(at / "new", dtype=dtype, output_loading_info=True)
+        loaded: Any = ZayaForCausalLM.from_pretrained(at / "new", dtype=dtype, output_loading_info=True)
+        again, info = loaded
         assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
         theirs.save_pretrained(at / "theirs")
         theirs = ZayaForCausalLM.from_pretrained(at / "theirs", dtype=dtype)
@@ -313,6 +309,7 @@ def anonymous_kb() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("layout", ["native", "legacy"])
 def test_converting_takes_little_memory_whatever_the_size(tmp_path: Path, layout: str) -> None:
     config = replace(BASE, num_layers=1, hidden_size=1024, expert_size=512, num_experts=16)

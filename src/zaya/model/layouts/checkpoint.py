@@ -214,7 +214,7 @@ def _match(
     left = set(stored)
     for entry in entries:
         by_name[entry.name].append(entry)
-        found, used, faults = find_packed(entry, stored) if ".experts." in entry.name else (None, set(), [])
+        found, used, faults = find_packed(entry, stored)
         wrong += faults
         left -= used | {entry.published}
         if found is not None:

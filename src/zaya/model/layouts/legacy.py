@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zaya.model.config import ModelConfig
+from zaya.model.config import AttentionSpan, ModelConfig
 from zaya.model.init import tensor_table
 from zaya.model.layouts.entry import Entry
 from zaya.model.layouts.keys import Keys
@@ -26,19 +26,22 @@ TENSOR_MARKER = "zaya_block"
 _ROPE_FRACTION = 0.5
 """The one value every reader of this layout agrees on: the published converter ignores the key (spec 3.3)."""
 
-_HARMLESS = """zaya_high_prec residual_in_fp32 mamba_cache_dtype bias_activation_fusion apply_rope_fusion fused_add_norm
-    activation_func_fp8_input_store"""
+_HARMLESS = frozenset({
+    "zaya_high_prec", "residual_in_fp32", "mamba_cache_dtype", "bias_activation_fusion", "apply_rope_fusion",
+    "fused_add_norm", "activation_func_fp8_input_store",
+})  # fmt: skip
 """How other runtimes compute, not what: we always keep the residual stream in float32."""
 
-_KNOWN = frozenset(
-    f"""{_HARMLESS} vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads num_query_groups
-    cca_num_q_heads num_query_groups_list head_dim kv_channels ffn_hidden_size intermediate_size ffn_hidden_size_list
-    num_experts moe_router_topk num_experts_per_tok zaya_layers zaya_mlp_expansion zaya_use_eda zaya_use_mod cca
-    cca_time0 cca_time1 activation_func gated_linear_unit normalization norm_epsilon rope_theta rope_scaling
-    rope_parameters partial_rotary_factor sliding_window swa_layers swa_rotary_base layer_types scale_residual_merge
-    clamp_temp add_bias_linear attention_bias lm_head_bias tie_word_embeddings max_position_embeddings pad_token_id
-    bos_token_id eos_token_id""".split()
-)
+_KNOWN = _HARMLESS | {
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "num_query_groups", "cca_num_q_heads", "num_query_groups_list", "head_dim", "kv_channels", "ffn_hidden_size",
+    "intermediate_size", "ffn_hidden_size_list", "num_experts", "moe_router_topk", "num_experts_per_tok",
+    "zaya_layers", "zaya_mlp_expansion", "zaya_use_eda", "zaya_use_mod", "cca", "cca_time0", "cca_time1",
+    "activation_func", "gated_linear_unit", "normalization", "norm_epsilon", "rope_theta", "rope_scaling",
+    "rope_parameters", "partial_rotary_factor", "sliding_window", "swa_layers", "swa_rotary_base", "layer_types",
+    "scale_residual_merge", "clamp_temp", "add_bias_linear", "attention_bias", "lm_head_bias",
+    "tie_word_embeddings", "max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id",
+}  # fmt: skip
 
 _TOP = {
     "embed": "model.embed_tokens.weight",
@@ -330,7 +333,7 @@ def config_to_json(config: ModelConfig, dtype: str) -> dict[str, Any]:
 def limits(config: ModelConfig) -> list[str]:
     """Why a model of this shape cannot be written in this layout without changing what it computes; empty if it can."""
     reasons = []
-    spans = {config.span(i) for i in range(config.num_layers)}
+    spans: set[AttentionSpan] = {config.span(i) for i in range(config.num_layers)}
     fractions = {"full": config.rope_fraction, "sliding": config.sliding_rope_fraction}
     for span in sorted(spans):
         if config.rotary_size(span) != int(config.head_dim * _ROPE_FRACTION):

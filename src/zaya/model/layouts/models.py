@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def load(
     path: str | Path,
     *,
     dtype: str = "bfloat16",
-    quantize: Literal["none"] | None = None,
+    quantize: str | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[ZayaModel, Tokenizer | None]:
     """A model and its tokenizer (None where there is none) from a checkpoint directory or a hub id "org/name".
@@ -43,17 +43,18 @@ def load(
     quantize: None keeps what the checkpoint has, "none" makes every weight an ordinary parameter, which training
     needs. Raises CheckpointError for a checkpoint that cannot be used, ConfigError for one we do not compute.
     """
+    directory = _local_directory(path)
+    model = load_model(directory, dtype=dtype, quantize=quantize, device=device)
     from zaya.text import load_tokenizer
 
-    directory = _local_directory(path)
-    return load_model(directory, dtype=dtype, quantize=quantize, device=device), load_tokenizer(directory)
+    return model, load_tokenizer(directory)
 
 
 def load_model(
     path: str | Path,
     *,
     dtype: str = "bfloat16",
-    quantize: Literal["none"] | None = None,
+    quantize: str | None = None,
     device: torch.device | str = "cpu",
 ) -> ZayaModel:
     """The model alone; see `load`."""

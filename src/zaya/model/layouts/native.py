@@ -17,9 +17,13 @@ SKIP_OUTPUT = "zero"
 
 _SPANS = {"hybrid": "full", "hybrid_sliding": "sliding"}
 
-_KNOWN = frozenset(
-    ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "router_hidden_size", "cca_time0", "cca_time1", "rms_norm_eps", "max_position_embeddings", "partial_rotary_factor", "rope_parameters", "layer_types", "sliding_window", "attention_bias", "lm_head_bias", "tie_word_embeddings", "pad_token_id", "bos_token_id", "eos_token_id"]
-)
+_KNOWN = frozenset({
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "hidden_act", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "router_hidden_size", "cca_time0",
+    "cca_time1", "rms_norm_eps", "max_position_embeddings", "partial_rotary_factor", "rope_parameters",
+    "layer_types", "sliding_window", "attention_bias", "lm_head_bias", "tie_word_embeddings", "pad_token_id",
+    "bos_token_id", "eos_token_id",
+})  # fmt: skip
 
 _TOP = {
     "embed": "model.embed_tokens.weight",

@@ -1,8 +1,8 @@
 """Experts stored as codes and scales: which tensors of a checkpoint they are, and the packed weights they make.
 
-Two published formats (spec checkpoint-and-model 4), both by compressed-tensors and in the native layout: FP8 with a scale
-per output channel, and MXFP4 with a scale per 32 inputs. Only the weights are packed; a checkpoint that also asks for
-packed activations is computed with plain ones. What the tensors are decides; the names vary.
+Two published formats (spec checkpoint-and-model 4), both by compressed-tensors and in the native layout: FP8 with a
+scale per output channel, and MXFP4 with a scale per 32 inputs. Only the weights are packed; a checkpoint that also
+asks for packed activations is computed with plain ones. What the tensors are decides; the names vary.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Packed:
 
 def find_packed(entry: Entry, stored: Mapping[str, Stored]) -> tuple[Packed | None, set[str], list[str]]:
     """The packed form of an entry, the names it uses up, and what is wrong with it. Empty where it is not packed."""
+    if entry.part is not None or ".experts." not in entry.name:  # nothing else is published packed
+        return None, set(), []
     scales = [name for suffix in _SCALES if (name := entry.published + suffix) in stored]
     codes = [name for suffix in _CODES if (name := entry.published + suffix) in stored]
     if not scales or not codes:

@@ -163,9 +163,9 @@ def write_file(path: Path, tensors: Sequence[Planned], pieces: Callable[[str], I
 def _write(file: BinaryIO, piece: Tensor) -> Iterator[int]:
     import torch
 
-    data = memoryview(piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    for at in range(0, len(data), _CHUNK):
-        yield file.write(data[at : at + _CHUNK])
+    data = piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    for chunk in data.split(_CHUNK):
+        yield file.write(chunk.numpy().data)
 
 
 def split(tensors: Iterable[Planned], max_shard_bytes: int) -> list[list[Planned]]:
