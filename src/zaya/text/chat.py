@@ -58,14 +58,10 @@ def render(
     conversation = normalize_messages(messages)
     if add_generation_prompt is None:
         add_generation_prompt = not conversation or conversation[-1]["role"] != "assistant"
-    template = compile_template(
-        DEFAULT_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template
-    )
+    template = compile_template(DEFAULT_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template)
     escape = Escape(template.words)
     own = {
-        "messages": [
-            _escape_message(i, message, tokenizer, escape) for i, message in enumerate(conversation)
-        ],
+        "messages": [_escape_message(i, message, tokenizer, escape) for i, message in enumerate(conversation)],
         "tools": _escape_value("tools", normalize_tools(tools), tokenizer, escape),
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
@@ -90,9 +86,7 @@ def render_next(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], /, 
     messages is an assistant's.
     """
     if any(message["role"] == "assistant" for message in normalize_messages(messages)):
-        raise UsageError(
-            "render_next takes what follows an assistant's turn; what an assistant said is kept as ids"
-        )
+        raise UsageError("render_next takes what follows an assistant's turn; what an assistant said is kept as ids")
     before = [{"role": "user", "content": "."}, {"role": "assistant", "content": "."}]
     whole = render(tokenizer, [*before, *messages], **options)
     start = len(whole.ids) - whole.trainable[::-1].index(True)  # behind the <|im_end|> of the turn before
@@ -137,9 +131,7 @@ def _encode(tokenizer: Tokenizer, text: str, ranges: Sequence[tuple[int, int]]) 
     ids = tokenizer.encode_cut(text, cuts)
     # The promise, checked: the control tokens among the ids are those that nothing from outside took part in.
     wanted = [text[start:stop] for start, stop in tokenizer.control.find(text) if start + 1 not in cuts]
-    if [id for id in ids if id in tokenizer.control_ids] != [
-        tokenizer.id_of(spelling) for spelling in wanted
-    ]:
+    if [id for id in ids if id in tokenizer.control_ids] != [tokenizer.id_of(spelling) for spelling in wanted]:
         raise UsageError(
             "the tokenizer makes control tokens of text that does not spell them",
             hint="a normalizer that changes characters cannot be used for chat",

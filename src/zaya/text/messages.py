@@ -35,11 +35,7 @@ def normalize_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str,
     normal = []
     for i, tool in enumerate(tools):
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-        if (
-            not isinstance(function, Mapping)
-            or not isinstance(function.get("name"), str)
-            or not function["name"]
-        ):
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
             raise UsageError(
                 f"tools[{i}] has no function name",
                 hint='expected {"type": "function", "function": {"name": ...}}',
@@ -58,9 +54,7 @@ def _message(i: int, message: object) -> Message:
         raise UsageError(f"messages[{i}] must be a mapping with a role: {type(message).__name__}")
     role = message.get("role")
     if not isinstance(role, str) or not role or any(c.isspace() or not c.isprintable() for c in role):
-        raise UsageError(
-            f"messages[{i}].role must be one word: {role!r}", hint="system, user, assistant or tool"
-        )
+        raise UsageError(f"messages[{i}].role must be one word: {role!r}", hint="system, user, assistant or tool")
     if role != "assistant" and "content" not in message:
         raise UsageError(f"messages[{i}] ({role}) has no content")
     normal: Message = {**message, "content": _content(f"messages[{i}].content", message.get("content"))}
@@ -116,9 +110,5 @@ def _call(where: str, call: object) -> dict[str, Any]:
             raise UsageError(f"{where}.arguments is not JSON: {error}") from error
     if not isinstance(arguments, Mapping):
         raise UsageError(f"{where}.arguments must be a JSON object: {type(arguments).__name__}")
-    rest = (
-        {key: value for key, value in call.items() if key in ("id", "type")}
-        if isinstance(call, Mapping)
-        else {}
-    )
+    rest = {key: value for key, value in call.items() if key in ("id", "type")} if isinstance(call, Mapping) else {}
     return {"type": "function", **rest, "function": {**function, "arguments": dict(arguments)}}

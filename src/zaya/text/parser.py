@@ -116,9 +116,7 @@ class Message:
         return message
 
 
-def parse(
-    text: str, *, in_thinking: bool = False, tools: Sequence[Mapping[str, Any]] | None = None
-) -> Message:
+def parse(text: str, *, in_thinking: bool = False, tools: Sequence[Mapping[str, Any]] | None = None) -> Message:
     """A whole text taken apart. `in_thinking` and `tools` as for `Parser`."""
     parser = Parser(in_thinking=in_thinking, tools=tools)
     parser.feed(text)
@@ -266,9 +264,7 @@ class Parser:
         return Message(
             reasoning="".join(self._reasoning.parts),
             content="".join(self._content.parts),
-            tool_calls=tuple(
-                ToolCall(call.name, dict(call.arguments), call.complete) for call in self._calls
-            ),
+            tool_calls=tuple(ToolCall(call.name, dict(call.arguments), call.complete) for call in self._calls),
             flags=frozenset(self._flags),
         )
 

@@ -30,7 +30,7 @@ class ChatTemplate:
     """A compiled template."""
 
     words: frozenset[str]
-    """Every string and attribute the template's code names: what it may look up or compare."""
+    """Every string and attribute the template's code names, tags aside: what it may look up or compare."""
     _compiled: Template
 
     def render(self, variables: Mapping[str, object]) -> str:
@@ -63,9 +63,7 @@ def compile_template(source: str) -> ChatTemplate:
 
         def parse(self, parser: Parser) -> nodes.Node:
             line = next(parser.stream).lineno
-            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(
-                line
-            )
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
 
     env = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[Generation, loopcontrols]
@@ -77,12 +75,10 @@ def compile_template(source: str) -> ChatTemplate:
         tree = env.parse(source)
         compiled = env.from_string(source)
     except TemplateSyntaxError as error:
-        raise CheckpointError(
-            f"the chat template is not valid Jinja, line {error.lineno}: {error.message}"
-        ) from error
+        raise CheckpointError(f"the chat template is not valid Jinja, line {error.lineno}: {error.message}") from error
     words = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
     words |= {node.attr for node in tree.find_all(nodes.Getattr)}
-    return ChatTemplate(frozenset(words), compiled)
+    return ChatTemplate(frozenset(word for word in words if not word.startswith(("<", ">"))), compiled)
 
 
 def _refuse(message: str) -> None:
@@ -97,6 +93,4 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     # Jinja's own filter escapes HTML, which no model was trained on.
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -8,6 +8,7 @@ there are tokens. `tokenizer.json` is authoritative. Source: spec checkpoint-and
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,8 +177,8 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "padding_side": "left",
             "clean_up_tokenization_spaces": False,
-            **self.special_names,
             **self._config,
+            **self.special_names,
         }
         (directory / "tokenizer.json").write_text(self.source, encoding="utf-8")
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -213,7 +214,7 @@ def _not_text(error: Exception) -> UsageError:
 
 def _split(text: str, cuts: Iterable[int]) -> list[str]:
     edges = [0, *sorted(set(cuts)), len(text)]
-    return [text[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [text[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer | None:
@@ -258,9 +259,7 @@ def _config(directory: Path, text: str | None) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{directory / 'tokenizer_config.json'} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{directory / 'tokenizer_config.json'} must hold an object: {type(config).__name__}"
-        )
+        raise CheckpointError(f"{directory / 'tokenizer_config.json'} must hold an object: {type(config).__name__}")
     return config
 
 
@@ -270,7 +269,5 @@ def _template_of(config: Mapping[str, Any]) -> str | None:
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default")
     if template is not None and not isinstance(template, str):
-        raise CheckpointError(
-            f"tokenizer_config.json: chat_template must be a string: {type(template).__name__}"
-        )
+        raise CheckpointError(f"tokenizer_config.json: chat_template must be a string: {type(template).__name__}")
     return template
