@@ -84,8 +84,8 @@ class Escape:
         # What touches such a string and reaches beyond it contains its first or its last character.
         lead = text[: len(text) - len(text.lstrip())]
         trail = text[len(text.rstrip()) :]
-        inner = body[1:-1] + self._stand_in(body[-1]) if len(body) > 1 else ""
-        return lead + self._stand_in(body[0]) + inner + trail
+        first, last = (c if c in self._originals else self._stand_in(c) for c in (body[0], body[-1]))
+        return lead + (first + body[1:-1] + last if len(body) > 1 else first) + trail
 
     def value(self, value: object, forbidden: ControlTokens) -> object:
         """The same for JSON-like data, keys included. Mappings and sequences are copied into plain ones.
