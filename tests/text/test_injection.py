@@ -171,12 +171,21 @@ def test_find_takes_the_longest_and_every_start():
 
 
 @pytest.mark.parametrize(
-    ("text", "could"),
-    [("a <|im_", True), ("<", True), ("nd|> a", True), ("think", True), ("", False), ("abc", False),
-     ("a|", False), ("|", True), (">", True)],
-)  # fmt: skip
-def test_could_join(text, could):
-    assert ControlTokens(["<|im_end|>", "<think>"]).could_join(text) is could
+    ("text", "ends"),
+    [
+        ("a <|im_", (False, True)),
+        ("<", (True, True)),
+        ("nd|> a", (True, False)),
+        (">a<", (True, True)),
+        ("think", (True, True)),
+        ("|", (True, True)),
+        ("", (False, False)),
+        ("abc", (False, False)),
+        ("a|", (False, False)),
+    ],
+)
+def test_open_ends(text, ends):
+    assert ControlTokens(["<|im_end|>", "<think>"]).open_ends(text) == ends
 
 
 @settings(max_examples=100, deadline=None)
