@@ -52,12 +52,12 @@ class ControlTokens:
             if end > start:
                 yield at
 
-    def could_join(self, text: str) -> bool:
-        """Whether a string could be a part of a spelling that its surroundings complete."""
-        if len(text) < self._longest and text and text in self._joined:
-            return True
+    def open_ends(self, text: str) -> tuple[bool, bool]:
+        """Whether what stands before a string could make a spelling with its beginning, and what follows with its end."""
+        if 0 < len(text) < self._longest and text in self._joined:
+            return True, True
         sizes = range(1, min(self._longest, len(text) + 1))
-        return any(text[-n:] in self._heads or text[:n] in self._tails for n in sizes)
+        return any(text[:n] in self._tails for n in sizes), any(text[-n:] in self._heads for n in sizes)
 
 
 class Escape:
@@ -79,13 +79,13 @@ class Escape:
                 at = stop
         text = "".join(pieces) + text[at:]
         body = text.strip()  # a template may trim, so the ends that count are the visible ones
-        if body in self._words or not forbidden.could_join(body):
-            return text
-        # What touches such a string and reaches beyond it contains its first or its last character.
-        lead = text[: len(text) - len(text.lstrip())]
-        trail = text[len(text.rstrip()) :]
-        inner = body[1:-1] + self._stand_in(body[-1]) if len(body) > 1 else ""
-        return lead + self._stand_in(body[0]) + inner + trail
+        before, after = (False, False) if body in self._words else forbidden.open_ends(body)
+        # What touches a string and reaches beyond it contains its first or its last character.
+        if after:
+            text = self._mark(text, len(text.rstrip()) - 1)
+        if before:
+            text = self._mark(text, len(text) - len(text.lstrip()))
+        return text
 
     def value(self, value: object, forbidden: ControlTokens) -> object:
         """The same for JSON-like data, keys included. Mappings and sequences are copied into plain ones.
@@ -114,6 +114,11 @@ class Escape:
             ranges.append((length - len(original), length))
             at = match.end()
         return "".join(pieces) + text[at:], ranges
+
+    def _mark(self, text: str, at: int) -> str:
+        if text[at] in self._originals:  # it is a stand-in already
+            return text
+        return text[:at] + self._stand_in(text[at]) + text[at + 1 :]
 
     def _stand_in(self, original: str) -> str:
         if original not in self._stand_ins:

@@ -30,7 +30,7 @@ class ChatTemplate:
     """A compiled template."""
 
     words: frozenset[str]
-    """Every string and attribute the template's code names: what it may look up or compare."""
+    """Every string and attribute the template's code names, tags aside: what it may look up or compare."""
     _compiled: Template
 
     def render(self, variables: Mapping[str, object]) -> str:
@@ -78,7 +78,7 @@ def compile_template(source: str) -> ChatTemplate:
         raise CheckpointError(f"the chat template is not valid Jinja, line {error.lineno}: {error.message}") from error
     words = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
     words |= {node.attr for node in tree.find_all(nodes.Getattr)}
-    return ChatTemplate(frozenset(words), compiled)
+    return ChatTemplate(frozenset(word for word in words if not word.startswith(("<", ">"))), compiled)
 
 
 def _refuse(message: str) -> None:

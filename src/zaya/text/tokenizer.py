@@ -8,6 +8,7 @@ there are tokens. `tokenizer.json` is authoritative. Source: spec checkpoint-and
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,8 +177,8 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "padding_side": "left",
             "clean_up_tokenization_spaces": False,
-            **self.special_names,
             **self._config,
+            **self.special_names,
         }
         (directory / "tokenizer.json").write_text(self.source, encoding="utf-8")
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -213,7 +214,7 @@ def _not_text(error: Exception) -> UsageError:
 
 def _split(text: str, cuts: Iterable[int]) -> list[str]:
     edges = [0, *sorted(set(cuts)), len(text)]
-    return [text[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [text[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer | None:
