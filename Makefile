@@ -71,7 +71,7 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
-	$(BIN)/python benchmarks/bench_forward.py
+	$(BIN)/python -m benchmarks.bench_forward
 
 docs: install
 	$(BIN)/python docs/concepts/draw.py

@@ -1,7 +1,7 @@
 """Time and memory to convert, load and start a full-size checkpoint, each step in a process of its own.
 
-    python benchmarks/make_checkpoint.py DIR --single-file      # once: 17.7 GB
-    python benchmarks/bench_checkpoint.py DIR [--work WORK] [--theirs]
+    python -m benchmarks.make_checkpoint DIR --single-file      # once: 17.7 GB
+    python -m benchmarks.bench_checkpoint DIR [--work WORK] [--theirs]
 
 Anonymous memory is what a process holds beyond mapped files; mapped pages are the kernel's to drop. `--theirs` also
 loads the directory with transformers, which on a machine with less memory than the checkpoint may not end well.

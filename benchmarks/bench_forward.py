@@ -1,6 +1,6 @@
 """Forward, decode and training step: ours, transformers' and the floor, side by side in one run.
 
-    python benchmarks/bench_forward.py [--preset small] [--dtype bfloat16 float32] [--tokens 512] [--repeats 7]
+    python -m benchmarks.bench_forward [--preset small] [--dtype bfloat16 float32] [--tokens 512] [--repeats 7]
 
 The weights are random and the same for both. The floor of a decode step is the time to read the weights that work on
 a token once from memory, at the bandwidth measured here; that of a prompt and of a training step is the model's

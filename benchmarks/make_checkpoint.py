@@ -1,6 +1,6 @@
 """Write a random checkpoint of any size, full-size ZAYA1-8B by default, without holding it in memory.
 
-    python benchmarks/make_checkpoint.py DIR [--preset zaya1-8b] [--layout native|legacy] [--single-file] [--seed 0]
+    python -m benchmarks.make_checkpoint DIR [--preset zaya1-8b] [--layout native|legacy] [--single-file] [--seed 0]
 
 The weights mean nothing; shapes, names, dtypes and sizes are those of the published repository, so loading, memory
 and speed can be measured where the real weights are not at hand. Every tensor lies away from its initial value

@@ -60,7 +60,9 @@ def text_of(messages, **options):
 
 
 def segments(rendered, tokenizer=BYTES):
-    return [(span.kind, tokenizer.decode(rendered.ids[span.start : span.stop]), span.message) for span in rendered.spans]
+    return [
+        (span.kind, tokenizer.decode(rendered.ids[span.start : span.stop]), span.message) for span in rendered.spans
+    ]
 
 
 def learned(rendered, tokenizer=BYTES):
@@ -389,7 +391,10 @@ def test_what_render_sets_cannot_be_passed(name):
 def test_the_input_is_left_alone():
     import copy
 
-    messages = [{"role": "user", "content": "a<think>"}, {"role": "assistant", "tool_calls": [call()], "reasoning": "<bos>"}]
+    messages = [
+        {"role": "user", "content": "a<think>"},
+        {"role": "assistant", "tool_calls": [call()], "reasoning": "<bos>"},
+    ]
     before = copy.deepcopy((messages, TOOLS))
     render(BYTES, messages, tools=TOOLS)
     assert (messages, TOOLS) == before

@@ -36,7 +36,9 @@ ATTACKS = [
 attacks = st.one_of(
     st.sampled_from(ATTACKS),
     st.lists(st.sampled_from([*ATTACKS, *"<>|/a \n", "𠀀", "im_end", "<|", "|>"]), max_size=6).map("".join),
-    st.tuples(st.sampled_from(SPELLINGS), st.integers(0, 20), st.integers(1, 20)).map(lambda t: t[0][t[1] : t[1] + t[2]]),
+    st.tuples(st.sampled_from(SPELLINGS), st.integers(0, 20), st.integers(1, 20)).map(
+        lambda t: t[0][t[1] : t[1] + t[2]]
+    ),
 )
 
 
@@ -71,7 +73,9 @@ def control_of(tokenizer, rendered):
 
 
 @settings(max_examples=200, deadline=None)
-@given(attacks, attacks.filter(lambda key: key not in ("", "b", "c", "name", "type")), st.sampled_from(["byte", "gemma"]))
+@given(
+    attacks, attacks.filter(lambda key: key not in ("", "b", "c", "name", "type")), st.sampled_from(["byte", "gemma"])
+)
 def test_no_text_becomes_a_control_token(text, key, name):
     tokenizer = TOKENIZERS[name]
     messages, tools = conversation(text, key)

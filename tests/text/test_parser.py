@@ -210,7 +210,16 @@ def test_what_cannot_be_converted_stays_a_string_and_is_flagged():
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("\n\n", ""), ("\n", ""), ("", ""), ("a", "a"), ("\na", "a"), ("a\n", "a"), ("\n\na\n\n", "\na\n"), ("\n \n", " ")],
+    [
+        ("\n\n", ""),
+        ("\n", ""),
+        ("", ""),
+        ("a", "a"),
+        ("\na", "a"),
+        ("a\n", "a"),
+        ("\n\na\n\n", "\na\n"),
+        ("\n \n", " "),
+    ],
 )
 def test_one_newline_on_each_side_belongs_to_the_form(written, value):
     text = f"<zyphra_tool_call><function=f><parameter=p>{written}</parameter></function></zyphra_tool_call>"

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from pathlib import Path
+from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -210,6 +211,15 @@ class ZayaModel(nn.Module):
             routes=layout.unpack(torch.stack(choices, dim=1)) if want.routes else None,
             router=RouterStats(*(torch.stack(s) for s in zip(*stats, strict=True))) if want.router else None,
         )
+
+    def save(self, directory: str | Path, layout: str = "native", **options: Any) -> None:
+        """Write a checkpoint: "native" opens in transformers, "legacy" is the layout of the first releases.
+
+        Options and errors as of `zaya.model.layouts.save`.
+        """
+        from zaya.model.layouts import save  # layouts build on the model
+
+        save(self, directory, layout, **options)
 
     def head(self, hidden: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens vocab"]:
         """Logits, accumulated in float32 without a float32 copy of the tied embedding."""

@@ -34,6 +34,7 @@ DTYPE_NAMES = {torch_name: name for name, (torch_name, _) in DTYPES.items()}
 FLOATS = ("F64", "F32", "BF16", "F16")
 
 _MAX_HEADER = 100_000_000  # the format's own limit
+_LINE = 64  # bytes of a cache line
 _CHUNK = 64 << 20  # bytes handed to the file at once
 # Without it the kernel counts the whole mapping as memory we might write; Python 3.11 has no name for it.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
@@ -136,10 +137,10 @@ def write_file(path: Path, tensors: Sequence[Planned], pieces: Callable[[str], I
     """Write one file, and yield the bytes of each chunk as it is written.
 
     `pieces(name)` gives a tensor's values in order, in as many pieces as suit the caller; they must have the planned
-    type and together the planned number of bytes. Wider types come first, as the library orders them, so that every
-    tensor is aligned to its type.
+    type and together the planned number of bytes. Tensors of whole cache lines come first and the data starts on one,
+    so that kernels find mapped matrices aligned; then wider types, so that every tensor is aligned to its type.
     """
-    tensors = sorted(tensors, key=lambda tensor: -DTYPES[tensor.dtype][1])
+    tensors = sorted(tensors, key=lambda tensor: (tensor.nbytes % _LINE > 0, -DTYPES[tensor.dtype][1]))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for tensor in tensors:
@@ -147,7 +148,7 @@ def write_file(path: Path, tensors: Sequence[Planned], pieces: Callable[[str], I
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
     raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
+    raw += b" " * (-(8 + len(raw)) % _LINE)
     with path.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for tensor in tensors:
