@@ -23,7 +23,8 @@ def probabilities(
 ) -> Float[Tensor, " vocab"]:
     """The distribution that is sampled from, float32.
 
-    `never` are ids that get probability 0, such as rows of the model that have no token. Temperature comes first, then the k largest, then the smallest set of largest probabilities that reaches `top_p`.
+    `never` are ids that get probability 0, such as rows of the model that have no token. Temperature comes first, then
+    the k largest, then the smallest set of largest probabilities that reaches `top_p`.
     Temperature 0 puts everything on the largest logit, the first of equals.
     """
     if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
