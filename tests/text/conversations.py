@@ -42,9 +42,7 @@ values = {
 }
 calls = st.one_of(
     st.fixed_dictionaries({"name": st.just("now"), "arguments": st.just({})}),
-    st.fixed_dictionaries(
-        {"name": st.just("get_weather"), "arguments": st.fixed_dictionaries({}, optional=values)}
-    ),
+    st.fixed_dictionaries({"name": st.just("get_weather"), "arguments": st.fixed_dictionaries({}, optional=values)}),
 ).map(lambda function: {"type": "function", "function": function})
 
 user = st.fixed_dictionaries({"role": st.just("user"), "content": words})

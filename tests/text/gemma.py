@@ -38,5 +38,9 @@ def gemma_like(*, flag_tags: bool = False, chat_template: str | None = None) -> 
     backend.post_processor = processors.TemplateProcessing(
         single="<bos> $A <|im_end|>", special_tokens=[("<bos>", 2), ("<|im_end|>", 106)]
     )
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": {"content": "<bos>"}, "eos_token": "<|im_end|>"}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": {"content": "<bos>"},
+        "eos_token": "<|im_end|>",
+    }
     return Tokenizer(backend.to_str(), chat_template=chat_template, config=config)

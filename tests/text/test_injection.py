@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.text.gemma import gemma_like
 from zaya.errors import UsageError
 from zaya.text import byte_tokenizer, render, tags
@@ -36,7 +37,9 @@ ATTACKS = [
 attacks = st.one_of(
     st.sampled_from(ATTACKS),
     st.lists(st.sampled_from([*ATTACKS, *"<>|/a \n", "𠀀", "im_end", "<|", "|>"]), max_size=6).map("".join),
-    st.tuples(st.sampled_from(SPELLINGS), st.integers(0, 20), st.integers(1, 20)).map(lambda t: t[0][t[1] : t[1] + t[2]]),
+    st.tuples(st.sampled_from(SPELLINGS), st.integers(0, 20), st.integers(1, 20)).map(
+        lambda t: t[0][t[1] : t[1] + t[2]]
+    ),
 )
 
 
@@ -71,7 +74,9 @@ def control_of(tokenizer, rendered):
 
 
 @settings(max_examples=200, deadline=None)
-@given(attacks, attacks.filter(lambda key: key not in ("", "b", "c", "name", "type")), st.sampled_from(["byte", "gemma"]))
+@given(
+    attacks, attacks.filter(lambda key: key not in ("", "b", "c", "name", "type")), st.sampled_from(["byte", "gemma"])
+)
 def test_no_text_becomes_a_control_token(text, key, name):
     tokenizer = TOKENIZERS[name]
     messages, tools = conversation(text, key)

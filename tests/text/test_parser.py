@@ -10,10 +10,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.text.conversations import TOOLS, calls, inner
 from tests.text.gemma import gemma_like
 from zaya.text import (
@@ -66,9 +68,9 @@ offered = st.sampled_from([None, TOOLS])
 
 def merged(events):
     """Events with neighbours of one kind joined."""
-    joined = []
+    joined: list[Any] = []
     for event in events:
-        last = joined[-1] if joined else None
+        last: Any = joined[-1] if joined else None
         if isinstance(event, (Reasoning, Content)) and type(last) is type(event):
             joined[-1] = type(event)(last.text + event.text)
         elif isinstance(event, CallArguments) and isinstance(last, CallArguments) and last.index == event.index:
@@ -210,7 +212,16 @@ def test_what_cannot_be_converted_stays_a_string_and_is_flagged():
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("\n\n", ""), ("\n", ""), ("", ""), ("a", "a"), ("\na", "a"), ("a\n", "a"), ("\n\na\n\n", "\na\n"), ("\n \n", " ")],
+    [
+        ("\n\n", ""),
+        ("\n", ""),
+        ("", ""),
+        ("a", "a"),
+        ("\na", "a"),
+        ("a\n", "a"),
+        ("\n\na\n\n", "\na\n"),
+        ("\n \n", " "),
+    ],
 )
 def test_one_newline_on_each_side_belongs_to_the_form(written, value):
     text = f"<zyphra_tool_call><function=f><parameter=p>{written}</parameter></function></zyphra_tool_call>"

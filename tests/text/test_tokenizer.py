@@ -1,4 +1,4 @@
-"""Ids in and out: the traps of the published tokenizer, files that come and go, and what another library makes of them."""
+"""Ids in and out: the traps of the published tokenizer, the files, and what another library makes of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.text.gemma import gemma_like
 from zaya.errors import CheckpointError, UsageError
 from zaya.text import byte_tokenizer, load_tokenizer, tags, train_tokenizer
