@@ -283,7 +283,7 @@ MALFORMED = frozenset({Flag.MALFORMED_CALL})
             Message("", "", (ToolCall("get_weather", {"city": "x"}, complete=False),), UNCLOSED),
         ),
         (
-            xml(("city", "x"), close="<parameter=undeclared>\nab\nc\n"),
+            xml(("city", "x"), close="<parameter=undeclared>\nab\nc\n</param"),
             Message("", "", (ToolCall("get_weather", {"city": "x", "undeclared": "ab\nc"}, complete=False),), UNCLOSED),
         ),
         (

@@ -208,6 +208,7 @@ def test_trained_merges_leave_the_base_alone():
     tokenizer = train_tokenizer(corpus, 300)
     base = byte_tokenizer()
     assert base.size < tokenizer.size <= 300
+    assert train_tokenizer(corpus, 275).size == 275
     assert [tokenizer.token_bytes(i) for i in range(base.size)] == [base.token_bytes(i) for i in range(base.size)]
     assert tokenizer.tags == base.tags
     ids = tokenizer.encode(corpus[0])
