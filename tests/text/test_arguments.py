@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from zaya.errors import UsageError
 from zaya.text.arguments import Unconvertible, convert, parameter_types
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.text.gemma import gemma_like
 from zaya.text import Decoder, byte_tokenizer, train_tokenizer
 

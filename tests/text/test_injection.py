@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.text.gemma import gemma_like
 from zaya.errors import UsageError
 from zaya.text import byte_tokenizer, render, tags

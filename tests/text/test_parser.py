@@ -10,10 +10,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.text.conversations import TOOLS, calls, inner
 from tests.text.gemma import gemma_like
 from zaya.text import (
@@ -66,9 +68,9 @@ offered = st.sampled_from([None, TOOLS])
 
 def merged(events):
     """Events with neighbours of one kind joined."""
-    joined = []
+    joined: list[Any] = []
     for event in events:
-        last = joined[-1] if joined else None
+        last: Any = joined[-1] if joined else None
         if isinstance(event, (Reasoning, Content)) and type(last) is type(event):
             joined[-1] = type(event)(last.text + event.text)
         elif isinstance(event, CallArguments) and isinstance(last, CallArguments) and last.index == event.index:
@@ -281,7 +283,7 @@ MALFORMED = frozenset({Flag.MALFORMED_CALL})
             Message("", "", (ToolCall("get_weather", {"city": "x"}, complete=False),), UNCLOSED),
         ),
         (
-            xml(("city", "x"), close="<parameter=undeclared>\nab\nc\n"),
+            xml(("city", "x"), close="<parameter=undeclared>\nab\nc\n</param"),
             Message("", "", (ToolCall("get_weather", {"city": "x", "undeclared": "ab\nc"}, complete=False),), UNCLOSED),
         ),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+
 from zaya.errors import CheckpointError, UsageError
 from zaya.text import byte_tokenizer, render
 from zaya.text.template import DEFAULT_TEMPLATE, compile_template

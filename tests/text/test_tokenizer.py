@@ -1,4 +1,4 @@
-"""Ids in and out: the traps of the published tokenizer, files that come and go, and what another library makes of them."""
+"""Ids in and out: the traps of the published tokenizer, the files, and what another library makes of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.text.gemma import gemma_like
 from zaya.errors import CheckpointError, UsageError
 from zaya.text import byte_tokenizer, load_tokenizer, tags, train_tokenizer
@@ -207,6 +208,7 @@ def test_trained_merges_leave_the_base_alone():
     tokenizer = train_tokenizer(corpus, 300)
     base = byte_tokenizer()
     assert base.size < tokenizer.size <= 300
+    assert train_tokenizer(corpus, 275).size == 275
     assert [tokenizer.token_bytes(i) for i in range(base.size)] == [base.token_bytes(i) for i in range(base.size)]
     assert tokenizer.tags == base.tags
     ids = tokenizer.encode(corpus[0])

@@ -53,7 +53,7 @@ class ControlTokens:
                 yield at
 
     def open_ends(self, text: str) -> tuple[bool, bool]:
-        """Whether what stands before a string could make a spelling with its beginning, and what follows with its end."""
+        """Whether a spelling could arise across the beginning of a string, and across its end."""
         if 0 < len(text) < self._longest and text in self._joined:
             return True, True
         sizes = range(1, min(self._longest, len(text) + 1))

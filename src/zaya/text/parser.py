@@ -239,7 +239,8 @@ class Parser:
 
     def finish(self) -> list[Event]:
         """The events that the end of the text decides. Nothing may be fed after it."""
-        self._text(self._buffer)
+        if self._state is not _State.VALUE:  # there, the beginning of a closing tag is one that was cut off
+            self._text(self._buffer)
         self._buffer = ""
         match self._state:
             case _State.THINKING:
