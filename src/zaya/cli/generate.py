@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
         never = tokenizer.never_sampled(model.config.vocab_size)
         prompt, show = _prompt(args, tokenizer, text)
 
-    stop_ids = None if tokenizer is None or tokenizer.eos_id is None else [tokenizer.eos_id]
+    stops = {model.config.eos_id}
+    if tokenizer is not None:
+        # which of them a published config names as its end has changed; a turn's end is always one
+        stops |= {tokenizer.eos_id, tokenizer.tags.turn_close} - {None}
     times: list[float] = []
 
     def timed(ids: Iterator[int]) -> Iterator[int]:
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         timed(
             generate(
                 model, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
-                top_p=args.top_p, seed=args.seed, stop_ids=stop_ids, never=never,
+                top_p=args.top_p, seed=args.seed, stop_ids=stops, never=never,
             )
         )
     )  # fmt: skip
@@ -120,7 +123,7 @@ def _show_chat(ids: Iterator[int], tokenizer: Tokenizer, in_thinking: bool) -> N
     decoder, parser = Decoder(tokenizer), Parser(in_thinking=in_thinking)
     dims = sys.stdout.isatty()
     for token in ids:
-        if token != tokenizer.eos_id:
+        if token not in (tokenizer.eos_id, tokenizer.tags.turn_close):
             _print_events(parser.feed(decoder.feed([token])), dims)
     _print_events(parser.feed(decoder.finish()) + parser.finish(), dims)
     print()
