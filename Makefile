@@ -70,7 +70,7 @@ bench: install
 	$(BIN)/python benchmarks/bench_forward.py
 
 docs: install
-	$(BIN)/python docs/concepts/draw.py
+	$(BIN)/python docs/draw.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
