@@ -157,7 +157,7 @@ def measure_router() -> Numbers:
     randomize(router, "router on a path")
     with torch.no_grad():
         router.out_proj.mul_(3)  # as decided as a trained router, so that the classes differ
-        angle = torch.linspace(0, math.pi, 121)[:, None]
+        angle = torch.linspace(0, math.pi, 105)[:, None]
         ends = draw("path", 2, SMALL.hidden_size)
         routing = router(angle.cos() * ends[0] + angle.sin() * ends[1], None)
         before = routing.choice.squeeze(1)
@@ -166,6 +166,8 @@ def measure_router() -> Numbers:
             choice = choose(routing.probs, router.balancing_bias, 1).squeeze(1)
             load = torch.bincount(choice, minlength=experts)[:experts] / choice.numel()
             router.balancing_bias[:experts] -= 0.01 * (load - 1 / experts)
+        # away from the exact tie at which the descent stops, so that every processor makes the same choices
+        router.balancing_bias.copy_(router.balancing_bias.round(decimals=3))
         after = choose(routing.probs, router.balancing_bias, 1).squeeze(1)
     return {
         "depth": depth,
@@ -228,8 +230,8 @@ PUBLISHED_PRODUCT = 6.8e-6
 def measure_residual() -> Numbers:
     """What is left of each block's output in the last residual stream, and how large the stream is on the way.
 
-    Two chains of 80 merges over random outputs of size 1: all scales 1, and scales that forget as the published ones do
-    on average (1 at attention merges, one value at expert merges whose product over the layers is the published one).
+    Two chains of 80 merges over random outputs of size 1: all scales 1, and scales that forget as much as the published
+    ones: 1 at attention merges, at expert merges one value whose product over the layers is the published product.
     """
     layers = preset("zaya1-8b").num_layers
     forgets = PUBLISHED_PRODUCT ** (1 / layers)
@@ -262,13 +264,8 @@ def draw_residual(n: Numbers) -> Figure:
         right.annotate(name, (40, chain["size"][39]), (-6, 7), textcoords="offset points", color=color, ha="right")
     embedding = n["published product"]["left"][0]
     left.plot([0], [embedding], color=BLUE, marker="o", markersize=4)
-    left.annotate(
-        f"embedding: {embedding:.1e}".replace("e-0", "e-"),
-        (0, embedding),
-        (10, -3),
-        textcoords="offset points",
-        color=BLUE,
-    )
+    label = f"embedding: {embedding:.1e}".replace("e-0", "e-")
+    left.annotate(label, (0, embedding), (10, -3), textcoords="offset points", color=BLUE)
     left.set_yscale("log")
     left.set_ylim(1e-6, 3)
     left.set_xlabel("merge at which it came in")
