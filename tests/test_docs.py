@@ -142,16 +142,16 @@ ITEM = re.compile(r"^- \[test_[^]]+\]\((\S+)\):(.+?)(?=\n- |\Z)", re.MULTILINE |
 """A file of tests, and those of its tests that are named."""
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("concepts/*.md")), ids=lambda page: page.stem)
-def test_names_are_where_the_page_says(page: Path) -> None:
-    text = page.read_text("utf-8")
+@pytest.mark.parametrize("page", ["cca", "router", "residual-scaling", "cache"])
+def test_names_are_where_the_page_says(page: str) -> None:
+    text = (DOCS / f"concepts/{page}.md").read_text("utf-8")
     places = [(link, names) for names, link in ROW.findall(text)] + ITEM.findall(text)
     missing = [
         (link, part)
         for link, names in places
         for name in re.findall(r"`([\w.]+)`", names)
         for part in name.split(".")
-        if not re.search(rf"\b{part}\b", (page.parent / link).read_text("utf-8"))
+        if not re.search(rf"\b{part}\b", (DOCS / "concepts" / link).read_text("utf-8"))
     ]
     assert missing == []
     assert len(places) > 5
