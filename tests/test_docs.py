@@ -58,7 +58,7 @@ def assert_same(stored: Any, measured: Any, at: str) -> None:
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figures_show_what_the_code_computes(figure: str) -> None:
     _, measure, _ = draw.FIGURES[figure]
-    assert_same(draw.stored_numbers(DOCS / figure), measure(), f"{figure} is old, `make docs` draws it again")
+    assert_same(draw.stored_numbers(DOCS / figure), measure(), f"{figure} is old, `make docs` draws it again: numbers")
 
 
 def test_a_stale_figure_is_noticed() -> None:
