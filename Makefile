@@ -74,7 +74,7 @@ bench: install
 	$(BIN)/python -m benchmarks.bench_forward
 
 docs: install
-	$(BIN)/python docs/concepts/draw.py
+	$(BIN)/python docs/draw.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
