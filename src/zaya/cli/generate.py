@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     stops = {model.config.eos_id}
     if tokenizer is not None:
         # which of them a published config names as its end has changed; a turn's end is always one
-        stops |= {tokenizer.eos_id, tokenizer.tags.turn_close} - {None}
+        stops |= {id for id in (tokenizer.eos_id, tokenizer.tags.turn_close) if id is not None}
     times: list[float] = []
 
     def timed(ids: Iterator[int]) -> Iterator[int]:
