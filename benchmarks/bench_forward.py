@@ -10,7 +10,6 @@ multiply-adds at the speed of one large matrix product measured here. Medians; r
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import tempfile
 import time
@@ -25,17 +24,25 @@ from zaya.model.cache import DenseCache
 from zaya.model.config import PRESETS, ModelConfig, preset
 from zaya.model.flops import decode_weight_bytes, sequence_flops
 from zaya.model.layouts import load_model
-from zaya.model.transformer import Want, ZayaModel
+from zaya.model.transformer import Want
+
+Runs = dict[str, Callable[[], object]]
 
 
 def median_s(run: Callable[[], object], repeats: int) -> float:
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return medians({"": run}, repeats)[""]
+
+
+def medians(runs: Runs, repeats: int) -> dict[str, float]:
+    """Median seconds of each, taken in turns, so that a busy moment of the machine meets all of them."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn > 0:  # the first warms up
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def bandwidth() -> float:
@@ -50,7 +57,8 @@ def matmul_speed(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / median_s(lambda: a @ a, 5)
 
 
-def ours(model: ZayaModel, ids: torch.Tensor, repeats: int) -> dict[str, float]:
+def ours(directory: Path, dtype: str, ids: torch.Tensor) -> Runs:
+    model = load_model(directory, dtype=dtype)
     cache = DenseCache(model.config)
 
     @torch.inference_mode()
@@ -67,18 +75,16 @@ def ours(model: ZayaModel, ids: torch.Tensor, repeats: int) -> dict[str, float]:
 
     with torch.inference_mode():
         model(ids, cache=cache)
-    return {
-        "prompt": median_s(prompt, repeats),
-        "decode": median_s(decode, repeats * 4),
-        "train": median_s(train, repeats),
-    }
+    return {"prompt": prompt, "decode": decode, "train": train}
 
 
-def theirs(directory: Path, dtype: torch.dtype, ids: torch.Tensor, repeats: int) -> dict[str, float]:
+def theirs(directory: Path, dtype: str, ids: torch.Tensor) -> Runs:
     from transformers import DynamicCache, ZayaForCausalLM
+    from transformers.utils import logging
 
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    model = ZayaForCausalLM.from_pretrained(directory, dtype=dtype)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = ZayaForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
     cache = DynamicCache(config=model.config)
 
     @torch.inference_mode()
@@ -96,11 +102,7 @@ def theirs(directory: Path, dtype: torch.dtype, ids: torch.Tensor, repeats: int)
 
     with torch.inference_mode():
         model(ids, past_key_values=cache, use_cache=True)
-    return {
-        "prompt": median_s(prompt, repeats),
-        "decode": median_s(decode, repeats * 4),
-        "train": median_s(train, repeats),
-    }
+    return {"prompt": prompt, "decode": decode, "train": train}
 
 
 def floor(config: ModelConfig, dtype: torch.dtype, tokens: int) -> dict[str, float]:
@@ -128,16 +130,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / args.preset
         make_checkpoint(directory, config, "native", 0, 1 << 62)
-        for name in args.dtype:
-            dtype = getattr(torch, name)
-            model = load_model(directory, dtype=name)
-            rows = ours(model, ids, args.repeats)
-            del model
-            others, floors = theirs(directory, dtype, ids, args.repeats), floor(config, dtype, args.tokens)
-            for what, seconds in rows.items():
+        for dtype in args.dtype:
+            mine, others = ours(directory, dtype, ids), theirs(directory, dtype, ids)
+            floors = floor(config, getattr(torch, dtype), args.tokens)
+            for what in mine:
+                repeats = args.repeats * 5 if what == "decode" else args.repeats
+                took = medians({"ours": mine[what], "theirs": others[what]}, repeats)
                 print(
-                    f"{name + ' ' + what:20} {seconds * 1e3:8.1f}ms {others[what] * 1e3:8.1f}ms "
-                    f"{floors[what] * 1e3:8.1f}ms {others[what] / seconds:12.2f} {seconds / floors[what]:11.2f}"
+                    f"{dtype + ' ' + what:20} {took['ours'] * 1e3:8.1f}ms {took['theirs'] * 1e3:8.1f}ms "
+                    f"{floors[what] * 1e3:8.1f}ms {took['theirs'] / took['ours']:12.2f} "
+                    f"{took['ours'] / floors[what]:11.2f}"
                 )
 
 
