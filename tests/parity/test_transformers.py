@@ -145,9 +145,23 @@ def shapes(draw: st.DrawFn) -> ModelConfig:
     )  # fmt: skip
 
 
-@given(shapes(), st.integers(1, 10), st.integers(0, 99), st.sampled_from([-1.0, 0.0]), st.data())
+CASES = (shapes(), st.integers(1, 10), st.integers(0, 99), st.sampled_from([-1.0, 0.0]), st.data())
+
+
+@given(*CASES)
 @settings(max_examples=30)
 def test_random_shapes(config: ModelConfig, seq: int, seed: int, skip_bias: float, data: st.DataObject) -> None:
+    check_random_shape(config, seq, seed, skip_bias, data)
+
+
+@pytest.mark.slow
+@given(*CASES)
+@settings(max_examples=500, derandomize=False)
+def test_many_random_shapes(config: ModelConfig, seq: int, seed: int, skip_bias: float, data: st.DataObject) -> None:
+    check_random_shape(config, seq, seed, skip_bias, data)
+
+
+def check_random_shape(config: ModelConfig, seq: int, seed: int, skip_bias: float, data: st.DataObject) -> None:
     theirs, ours = make_pair(config, seed, skip_bias)
     ids = draw_ids(config, data.draw(st.integers(1, 3)), seq, seed)
     check_forward_and_gradients(theirs, ours, ids, "float32_random_gradient")
