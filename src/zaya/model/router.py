@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zaya.model.config import ModelConfig
 from zaya.model.norm import RMSNorm
 from zaya.ops.linear import linear
+from zaya.ops.pinned import PinnedBuffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Routing:
     """For the router of the next layer."""
 
 
-class Router(nn.Module):
+class Router(PinnedBuffers):
     balancing_bias: Tensor
 
     def __init__(self, config: ModelConfig, layer: int) -> None:

@@ -11,12 +11,13 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from zaya.errors import UsageError
+from zaya.ops.pinned import PinnedBuffers
 
 
-class PackedWeight(nn.Module):
+class PackedWeight(PinnedBuffers):
     """A matrix (outer, inner), or a stack of them (n, outer, inner), that is stored in another form than a Tensor.
 
     It takes the place of a Parameter in a module. It carries no gradient.
