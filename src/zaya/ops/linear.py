@@ -153,6 +153,11 @@ class Fp8Weight(PackedWeight):
 
 # e2m1: one sign bit, then 0, 0.5, 1, 1.5, 2, 3, 4, 6
 _E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
+_BYTES = torch.arange(256)
+# The two values of a byte in bfloat16, packed as one int32, so that one look-up reads both.
+_E2M1_PAIRS = _E2M1[torch.stack((_BYTES & 15, _BYTES >> 4), dim=-1)].bfloat16().view(torch.int32).squeeze(-1)
+_E8M0 = torch.ldexp(torch.ones(256), _BYTES - 127).bfloat16()
+_E8M0[255] = torch.nan
 
 
 class Mxfp4Weight(PackedWeight):
@@ -188,11 +193,11 @@ class Mxfp4Weight(PackedWeight):
         return self.codes.device
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        nibbles = torch.stack((self.codes & 15, self.codes >> 4), dim=-1).flatten(-2)
-        values = _E2M1.to(self.device)[nibbles.int()].unflatten(-1, (-1, self.BLOCK))
-        # ldexp and not exp2, which is off by an ulp for some exponents; 2^-127 is a float32 subnormal
-        values = torch.ldexp(values, self.scale.int().unsqueeze(-1) - 127)
-        return values.masked_fill(self.scale.unsqueeze(-1) == 255, torch.nan).flatten(-2).to(dtype)
+        # in bfloat16: two significant bits times a power of two is exact there, its smallest and largest included
+        pairs = _E2M1_PAIRS.to(self.device).index_select(0, self.codes.flatten().int())
+        values = pairs.view(torch.bfloat16).view(*self.scale.shape, self.BLOCK)
+        factors = _E8M0.to(self.device)[self.scale.int()]
+        return (values * factors.unsqueeze(-1)).flatten(-2).to(dtype)
 
     def __getitem__(self, index: int) -> Mxfp4Weight:
         return Mxfp4Weight(self.codes[index], self.scale[index])
