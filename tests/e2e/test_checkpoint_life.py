@@ -20,7 +20,7 @@ from tests.tolerances import assert_close
 from zaya import load
 from zaya.model.config import ModelConfig
 from zaya.model.layouts import load_model, save
-from zaya.ops.linear import StackedParts
+from zaya.ops.packed import StackedParts
 from zaya.text import byte_tokenizer
 
 IDS = torch.randint(1, 97, (2, 13), generator=torch.Generator().manual_seed(0))

@@ -13,8 +13,9 @@ from zaya.ops import experts as experts_module
 from zaya.ops.attention import QUERY_BLOCK, causal_attention, causal_attention_reference
 from zaya.ops.cca import causal_mix, causal_mix_reference, l2_norm, qk_mean, shift_values
 from zaya.ops.experts import experts, experts_reference
-from zaya.ops.linear import StackedParts, linear
+from zaya.ops.linear import linear
 from zaya.ops.norm import rms_norm
+from zaya.ops.packed import StackedParts
 from zaya.ops.rope import rotary_angles, rotate
 from zaya.ops.segments import Segments
 

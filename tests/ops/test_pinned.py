@@ -8,7 +8,7 @@ import torch
 from tests.parity.oracle import make_pair
 from tests.parity.shapes import BASE
 from zaya.model.transformer import ZayaModel
-from zaya.ops.linear import Fp8Weight
+from zaya.ops.packed import Fp8Weight
 
 
 @pytest.mark.parametrize("convert", ["bfloat16", "half", "double"])

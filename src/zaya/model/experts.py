@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zaya.model.config import ModelConfig
 from zaya.model.router import Router, Routing
 from zaya.ops.experts import experts
-from zaya.ops.linear import Weight
+from zaya.ops.packed import Weight
 
 
 class Experts(nn.Module):

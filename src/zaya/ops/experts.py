@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zaya.ops.linear import Weight, linear
+from zaya.ops.linear import linear
+from zaya.ops.packed import Weight
 from zaya.ops.path import use_reference
 
 

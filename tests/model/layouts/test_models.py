@@ -30,7 +30,7 @@ from tests.tolerances import assert_close
 from zaya.errors import CheckpointError, UsageError
 from zaya.model.layouts import load, load_model, native, save
 from zaya.model.transformer import ZayaModel
-from zaya.ops.linear import StackedParts
+from zaya.ops.packed import StackedParts
 from zaya.text import byte_tokenizer
 
 CONFIG = replace(BASE, sliding_layers=(1,), sliding_window=3)

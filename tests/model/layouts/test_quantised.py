@@ -26,7 +26,7 @@ from tests.model.layouts.fixtures import (
 )
 from zaya.errors import CheckpointError
 from zaya.model.layouts import convert, load_model, native, open_checkpoint
-from zaya.ops.linear import Fp8Weight, Mxfp4Weight, PackedWeight
+from zaya.ops.packed import Fp8Weight, Mxfp4Weight, PackedWeight
 
 CONFIG = replace(BASE, hidden_size=64, expert_size=32, num_layers=2)
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]

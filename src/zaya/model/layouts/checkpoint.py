@@ -23,7 +23,7 @@ from zaya.model.layouts.tensorfile import FLOATS, Stored, TensorFiles, read_head
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zaya.ops.linear import PackedWeight
+    from zaya.ops.packed import PackedWeight
 
 Layout = Literal["native", "legacy"]
 
@@ -50,7 +50,7 @@ class Checkpoint:
 
     def weight(self, name: str) -> Tensor | PackedWeight:
         """A tensor of ours as it is stored, in place: dense, packed, or a stack of parts that lie apart."""
-        from zaya.ops.linear import StackedParts
+        from zaya.ops.packed import StackedParts
 
         entries = self.entries[name]
         if entries[0].part is not None:

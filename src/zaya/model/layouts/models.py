@@ -21,7 +21,7 @@ from zaya.model.layouts.faithful import balancing_bias_names, check_faithful
 from zaya.model.layouts.tensorfile import DTYPE_NAMES, DTYPES
 from zaya.model.layouts.writing import MAX_SHARD_BYTES, check_layout, write_checkpoint
 from zaya.model.transformer import ZayaModel
-from zaya.ops.linear import PackedWeight, StackedParts
+from zaya.ops.packed import PackedWeight, StackedParts
 
 if TYPE_CHECKING:
     from zaya.model.config import Precision

@@ -16,7 +16,7 @@ from zaya.model.layouts.entry import Entry
 from zaya.model.layouts.tensorfile import Stored, TensorFiles
 
 if TYPE_CHECKING:
-    from zaya.ops.linear import PackedWeight
+    from zaya.ops.packed import PackedWeight
 
 _CODES = ("", ".weight", ".weight_packed", "_packed")
 _SCALES = (".weight_scale", "_scale")
@@ -36,7 +36,7 @@ class Packed:
         """The packed weight, in place in the file."""
         import torch
 
-        from zaya.ops.linear import Fp8Weight, Mxfp4Weight
+        from zaya.ops.packed import Fp8Weight, Mxfp4Weight
 
         codes, scale = files.tensor(self.codes), files.tensor(self.scale)
         return Fp8Weight(codes, scale) if self.format == "fp8" else Mxfp4Weight(codes, scale.view(torch.uint8))
