@@ -1,7 +1,7 @@
 """Time and memory to convert, load and start a full-size checkpoint, each step in a process of its own.
 
     python -m benchmarks.make_checkpoint DIR --single-file      # once: 17.7 GB
-    python -m benchmarks.bench_checkpoint DIR [--work WORK] [--theirs]
+    python -m benchmarks.bench_checkpoint DIR [--work WORK] [--theirs] [--packed DIR ...]
 
 Anonymous memory is what a process holds beyond mapped files; mapped pages are the kernel's to drop. `--theirs` also
 loads the directory with transformers, which on a machine with less memory than the checkpoint may not end well.
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("directory", help="a native checkpoint")
     parser.add_argument("--work", type=Path, help="where converted checkpoints are written (default: beside it)")
     parser.add_argument("--theirs", action="store_true", help="measure transformers as well")
+    parser.add_argument("--packed", nargs="*", default=[], metavar="DIR", help="checkpoints with FP8 or MXFP4 experts")
     args = parser.parse_args()
     native = args.directory
     work = args.work or Path(native).absolute().parent
@@ -126,6 +127,8 @@ def main() -> None:
     measure("convert native to legacy", convert, native, legacy, "legacy")
     measure("generate from legacy, one file", ours, legacy)
     measure("convert legacy to native", convert, legacy, back, "native")
+    for directory in args.packed:
+        measure(f"generate from {Path(directory).name}", ours, directory)
     if args.theirs:
         measure("transformers from native", theirs, native)
     shutil.rmtree(legacy, ignore_errors=True)
