@@ -143,3 +143,17 @@ def test_a_killed_process_leaves_what_the_next_one_removes(tmp_path: Path) -> No
         (partial / "b").write_text("2")
     assert names(tmp_path) == ["target"]
     assert names(target) == ["b"]
+
+
+def test_everything_reaches_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")) or real(fd))
+    with new_directory(tmp_path / "target") as partial:
+        (partial / "a").write_text("1")
+        (partial / "sub").mkdir()
+        (partial / "sub" / "b").write_text("2")
+        assert synced == []
+    inside = {str(Path(path).relative_to(partial)) for path in synced[:-1]}
+    assert inside == {"a", "sub/b", "sub", "."}
+    assert synced[-1] == str(tmp_path), "the directory that holds the new name comes last"

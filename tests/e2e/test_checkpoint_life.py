@@ -77,6 +77,20 @@ def test_bfloat16_is_used_where_it_lies(tmp_path: Path) -> None:
     assert isinstance(load_model(legacy).blocks[0].moe.experts.gate_up, StackedParts)
 
 
+def test_a_legacy_model_converts_as_any_other(tmp_path: Path) -> None:
+    """Its experts lie apart in the file; asked for another type they follow."""
+    from_transformers(tmp_path / "native", BASE, torch.bfloat16)
+    zaya("convert", tmp_path / "native", tmp_path / "legacy", "--layout", "legacy")
+    with torch.no_grad():
+        expected = load_model(tmp_path / "native", dtype="float32")(IDS)
+        model = load_model(tmp_path / "legacy")
+        model.set_precision("float32")
+        assert_close(model(IDS), expected)
+        assert_close(load_model(tmp_path / "legacy").float()(IDS), expected)
+        half = load_model(tmp_path / "legacy", dtype="float32").bfloat16()
+        assert torch.equal(half(IDS), load_model(tmp_path / "legacy")(IDS))
+
+
 def test_training_a_loaded_model_leaves_its_files_alone(tmp_path: Path) -> None:
     from_transformers(tmp_path / "native", BASE)
     files = {file: file.read_bytes() for file in (tmp_path / "native").iterdir()}

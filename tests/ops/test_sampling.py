@@ -20,6 +20,7 @@ LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3]))
         ({}, [0.1, 0.4, 0.2, 0.3]),
         ({"temperature": 0.5}, [1 / 30, 16 / 30, 4 / 30, 9 / 30]),
         ({"temperature": 0.0}, [0, 1, 0, 0]),
+        ({"temperature": 1e-38}, [0, 1, 0, 0]),
         ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
         ({"top_p": 0.7}, [0, 4 / 7, 0, 3 / 7]),
         ({"top_p": 0.71}, [0, 4 / 9, 2 / 9, 3 / 9]),
@@ -34,9 +35,15 @@ def test_probabilities_by_hand(options: dict, expected: list[float]) -> None:
 
 
 def test_impossible_options_are_refused() -> None:
-    for options in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": 0}):
+    for options in ({"temperature": -1.0}, {"temperature": math.nan}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": 0}):
         with pytest.raises(UsageError, match="possible"):
             probabilities(LOGITS, **options)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_something_must_be_left_to_draw(temperature: float) -> None:
+    with pytest.raises(UsageError, match="every id is barred"):
+        probabilities(LOGITS, never=torch.arange(4), temperature=temperature)
 
 
 def test_draws_follow_the_distribution_and_the_seed() -> None:

@@ -25,6 +25,7 @@ from tests.tolerances import assert_close
 from zaya.errors import UsageError
 from zaya.model.cache import DenseCache
 from zaya.model.config import ModelConfig
+from zaya.model.router import choose
 from zaya.model.transformer import Want, ZayaModel
 from zaya.ops.path import reference_path
 
@@ -196,6 +197,83 @@ def test_a_failed_pass_leaves_the_cache_as_it_was() -> None:
         assert_close(model(row[None, 5:], cache=cache)[0], alone(model, [row])[5:])
 
 
+def test_a_failed_pass_leaves_rollback_as_it_was() -> None:
+    """Sliding layers let go of old tokens while a pass runs: not of those that taking back the one before needs."""
+    config = replace(BASE, sliding_layers=(0, 2), sliding_window=4)
+    model = make_model(config)
+    (row,) = draw_rows(config, [160])
+    cache = DenseCache(config)
+    with torch.no_grad():
+        model(row[None, :50], cache=cache)
+        model(row[None, 50:60], cache=cache)
+        hook = model.blocks[2].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model(row[None, 60:], cache=cache)
+        hook.remove()
+        cache.rollback(0, 8)
+        assert_close(model(row[None, 52:70], cache=cache)[0], alone(model, [row])[52:70])
+
+
+def test_restore_of_what_is_no_longer_held_is_refused() -> None:
+    config = replace(BASE, sliding_layers=(0, 2), sliding_window=4)
+    model = make_model(config)
+    (row,) = draw_rows(config, [200])
+    cache = DenseCache(config)
+    snaps = {}
+    with torch.no_grad():
+        for part in row.split(10):
+            model(part[None], cache=cache)
+            snaps[cache.lengths[0]] = cache.snapshot(0)
+        held_from = 200 - cache.keys_values(0, 0)[0].shape[0]
+        for length, snap in snaps.items():
+            if length - 3 < held_from:  # the next token sees itself and the three before it
+                with pytest.raises(UsageError, match="layer 0 no longer holds the 4 tokens before"):
+                    cache.restore(0, snap)
+        assert min(snaps) - 3 < held_from, "nothing was let go: the case tests nothing"
+        cache.restore(0, snaps[190])
+        with pytest.raises(UsageError, match="cannot take back 1 tokens; the last pass left 0"):
+            cache.rollback(0, 1)
+        assert_close(model(row[None, 190:], cache=cache)[0], alone(model, [row])[190:])
+        with pytest.raises(UsageError, match="the snapshot was taken at 200 tokens"):
+            DenseCache(config).restore(0, snaps[200])
+
+
+@pytest.mark.parametrize("second", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("first", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_a_cache_passes_between_modes_of_autograd(first, second) -> None:
+    model = make_model(SHAPES["alternating"])
+    (row,) = draw_rows(model.config, [12])
+    cache = DenseCache(model.config)
+    with first():
+        before = model(row[None, :5], cache=cache)
+    with second():
+        after = model(row[None, 5:9], cache=cache)
+        cache.rollback(0, 2)
+    with torch.no_grad():
+        last = model(row[None, 7:], cache=cache)
+        expected = alone(model, [row])
+    assert_close(torch.cat([before, after[:, :2], last], dim=1)[0].detach(), expected)
+    if second is torch.enable_grad:
+        after.square().sum().backward()
+        assert torch.as_tensor(model.blocks[0].attention.k_proj.grad).isfinite().all()
+
+
+def test_select_takes_each_sequence_once() -> None:
+    for wrong in ([0, 0], [2], [-1]):
+        with pytest.raises(UsageError, match="select takes distinct indices below 2"):
+            DenseCache(BASE, 2).select(wrong)
+
+
+def test_equals_go_to_the_first() -> None:
+    """A tie between an expert and the skip class goes to the expert, wherever it stands."""
+    for expert in range(16):
+        probs = torch.zeros(5, 17)
+        probs[:, expert] = 0.25
+        probs[:, 16] = 0.25
+        assert (choose(probs, torch.zeros(17), 1) == expert).all()
+    assert choose(torch.full((1, 4), 0.25), torch.zeros(4), 3).tolist() == [[0, 1, 2]]
+
+
 def test_cache_refuses_another_number_of_sequences() -> None:
     model = make_model(BASE)
     with pytest.raises(UsageError, match="the cache holds 2 sequences; the input has 1"):
@@ -302,6 +380,8 @@ def test_any_schedule(lengths: list[int], name: str, seed: int, data: st.DataObj
         (lambda m: m(torch.ones(1, 3, dtype=torch.long), cu_seqlens=[0, 3]), "ids are \\(tokens,\\)"),
         (lambda m: m(torch.ones(1, 3, dtype=torch.long), mask=torch.ones(1, 3)), "mask must be bool"),
         (lambda m: m(torch.ones(1, 3, dtype=torch.long), routes=torch.ones(1, 3, 3)), "routes must be"),
+        (lambda m: m(torch.ones(2, 3, dtype=torch.long), mask=torch.tensor([[1, 1, 1], [0, 0, 0]]) > 0), "row 1 of"),
+        (lambda m: m(torch.ones(1, 3, dtype=torch.long), positions=torch.ones(3, dtype=torch.long)), "positions must"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

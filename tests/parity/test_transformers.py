@@ -128,6 +128,17 @@ def test_left_padding_as_transformers_does_it() -> None:
     assert (actual[~mask] == 0).all()
 
 
+@pytest.mark.parametrize("start", [250, 5_000, 130_000])
+def test_far_positions(start: int) -> None:
+    """Far into a text angles are large; a rotation rounded to bfloat16 or counted in float16 would show here."""
+    theirs, ours = make_pair(SHAPES["alternating"], seed=6)
+    ids = draw_ids(ours.config, 1, 12)
+    positions = start + torch.arange(12)[None]  # in steps of one: theirs takes a jump for a new packed sequence
+    with torch.no_grad():
+        expected = theirs(ids, position_ids=positions, use_cache=False).logits
+    assert_close(ours(ids, positions=positions), expected)
+
+
 @st.composite
 def shapes(draw: st.DrawFn) -> ModelConfig:
     kv_heads = draw(st.integers(1, 4))

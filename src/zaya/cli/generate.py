@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         never = tokenizer.never_sampled(model.config.vocab_size)
         prompt, show = _prompt(args, tokenizer, text)
 
-    stops = {model.config.eos_id}
+    stops = {model.config.eos_id, *model.config.more_eos_ids}
     if tokenizer is not None:
         # which of them a published config names as its end has changed; a turn's end is always one
         stops |= {id for id in (tokenizer.eos_id, tokenizer.tags.turn_close) if id is not None}

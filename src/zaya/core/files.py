@@ -21,9 +21,9 @@ from zaya.errors import UsageError
 def new_directory(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty directory that becomes `destination` when the block ends without an exception.
 
-    On any exception, Ctrl-C included, nothing stays. One process writes one destination at a time. Raises UsageError
-    where `destination` is a file, or holds something and `overwrite` is not set; with it, what was there goes once the
-    new directory has taken its place.
+    On any exception, Ctrl-C included, nothing of it stays. One process writes one destination at a time. Raises
+    UsageError where `destination` is a file, or holds something and `overwrite` is not set; with it, what was there
+    goes once the new directory has taken its place.
     """
     destination = Path(os.path.realpath(destination))
     destination.parent.mkdir(parents=True, exist_ok=True)

@@ -181,7 +181,15 @@ class DenseCache:
         return tuple(s.length for s in self._sequences)
 
     def select(self, seqs: Sequence[int]) -> DenseCache:
-        """A cache of these sequences in this order. The state is shared, not copied."""
+        """A cache of these sequences in this order. The state is shared, not copied; a fork made in it is its own.
+
+        Raises UsageError for an index that is not there, and for one that comes twice.
+        """
+        if len(set(seqs)) < len(seqs) or not all(0 <= s < len(self._sequences) for s in seqs):
+            raise UsageError(
+                f"select takes distinct indices below {len(self._sequences)}: {list(seqs)}",
+                hint="fork a sequence to continue it twice",
+            )
         chosen = DenseCache(self.config, 0, device=self.device, max_rollback=self.max_rollback)
         chosen._sequences = [self._sequences[s] for s in seqs]
         return chosen
@@ -218,7 +226,7 @@ class DenseCache:
         out = []
         parts = zip(self._sequences, *(x.split(segments.lengths) for x in (q, k, v)), strict=True)
         for seq, new_q, new_k, new_v in parts:
-            keys, values = _append(seq.layers[layer], new_k, new_v, seq.length, window)
+            keys, values = _append(seq.layers[layer], new_k, new_v, seq, window)
             out.append(causal_attention(new_q[None], keys[None], values[None], window=window)[0])
         return torch.cat(out)
 
@@ -302,11 +310,12 @@ def _clone(x: Tensor | None, rows: int) -> Tensor | None:
     return None if x is None else x[:rows].clone()
 
 
-def _append(kv: _KeyValues, k: Tensor, v: Tensor, length: int, window: int | None) -> tuple[Tensor, Tensor]:
-    """Put new rows behind the first `length` tokens and return all that are held.
+def _append(kv: _KeyValues, k: Tensor, v: Tensor, seq: _Sequence, window: int | None) -> tuple[Tensor, Tensor]:
+    """Put new rows behind those of a sequence and return all that are held.
 
-    Rows past `length` are leftovers of a rollback or of a pass that failed, and are written over.
+    Rows past its length are leftovers of a rollback or of a pass that failed, and are written over.
     """
+    length = seq.length
     if kv.keys is None or kv.values is None:
         kv.keys, kv.values = k.new_empty(0, *k.shape[1:]), v.new_empty(0, *v.shape[1:])
     held, needed = length - kv.first, length - kv.first + k.shape[0]
@@ -314,13 +323,16 @@ def _append(kv: _KeyValues, k: Tensor, v: Tensor, length: int, window: int | Non
         # autograd keeps what attention has read: a buffer that is written again would spoil it
         kv.keys, kv.values = torch.cat([kv.keys[:held], k]), torch.cat([kv.values[:held], v])
         return kv.keys, kv.values
-    if needed > kv.keys.shape[0]:
-        # a sliding layer lets go here, where it would have to grow, and keeps what the next token can see
-        drop = 0 if window is None else max(0, held - (window - 1))
+    # what autograd has read and what inference mode has made may not be written here
+    is_foreign = kv.keys.requires_grad or (kv.keys.is_inference() and not torch.is_inference_mode_enabled())
+    if needed > kv.keys.shape[0] or is_foreign:
+        # A sliding layer lets go here, where it would have to grow. It keeps what the next token can see, also after
+        # a rollback of the pass before, should this one fail.
+        drop = 0 if window is None else max(0, held - seq.recent - (window - 1))
         kv.first += drop
         held, needed = held - drop, needed - drop
-        kv.keys = _grown(kv.keys[drop : drop + held], needed)
-        kv.values = _grown(kv.values[drop : drop + held], needed)
+        kv.keys = _grown(kv.keys.detach()[drop : drop + held], needed)
+        kv.values = _grown(kv.values.detach()[drop : drop + held], needed)
     kv.keys[held:needed], kv.values[held:needed] = k.detach(), v.detach()
     return kv.keys[:needed], kv.values[:needed]
 

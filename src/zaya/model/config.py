@@ -6,6 +6,7 @@ checkpoint-and-model 2 and 5, report table 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -71,11 +72,17 @@ class ModelConfig:
     """Token id that opens every text."""
     eos_id: int = 106
     """Token id that ends a turn."""
+    more_eos_ids: tuple[int, ...] = ()
+    """Further ids that end a text, where a checkpoint names several."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} must be at least 1: {getattr(self, name)}")
+        for name, least in _NUMBERS.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= least):
+                raise ConfigError(f"model.{name} must be a finite number of at least {least:g}: {value}")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 f"model.num_heads must be a multiple of model.num_kv_heads: {self.num_heads}, {self.num_kv_heads}"
@@ -150,6 +157,10 @@ _COUNTS = (
     "vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "conv_time0", "conv_time1",
     "num_experts", "experts_per_token", "expert_size", "router_size",
 )  # fmt: skip
+
+_NUMBERS = {
+    "norm_eps": 0.0, "rope_theta": 1.0, "sliding_rope_theta": 1.0, "rope_fraction": 0.0, "sliding_rope_fraction": 0.0,
+}  # fmt: skip
 
 PRESETS: dict[str, ModelConfig] = {
     # small enough to train in minutes on two CPU cores

@@ -29,12 +29,12 @@ def generate(
 ) -> Iterator[int]:
     """Yield new ids as they are drawn, up to `max_tokens`, a stop id included.
 
-    stop_ids: by default the model's end of turn. never: ids that are not drawn, such as the model's padding rows
+    stop_ids: by default the ids that the config names. never: ids that are not drawn, such as the model's padding rows
     (`Tokenizer.never_sampled`). The same seed gives the same ids.
     """
     if not prompt or min(prompt) < 0 or max(prompt) >= model.config.vocab_size:
         raise UsageError(f"a prompt is at least one id below {model.config.vocab_size}: {list(prompt)[:8]}")
-    stops = {model.config.eos_id} if stop_ids is None else set(stop_ids)
+    stops = {model.config.eos_id, *model.config.more_eos_ids} if stop_ids is None else set(stop_ids)
     barred = torch.tensor(list(never), device=model.device) if len(never) else None
     cache = DenseCache(model.config, device=model.device)
     pending = list(prompt)

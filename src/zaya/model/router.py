@@ -70,5 +70,8 @@ class Router(PinnedBuffers):
 
 
 def choose(probs: Float[Tensor, "tokens classes"], bias: Float[Tensor, " classes"], k: int) -> Int[Tensor, "tokens k"]:
-    """The k classes with the largest biased probability, best first. Nothing here has a gradient."""
-    return (probs.detach() + bias).topk(k, dim=-1).indices
+    """The k classes with the largest biased probability, best first. Nothing here has a gradient.
+
+    Of equals the first wins, so an expert before the skip class; `topk` promises no order.
+    """
+    return (probs.detach() + bias).sort(dim=-1, descending=True, stable=True).indices[:, :k]

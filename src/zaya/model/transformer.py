@@ -104,9 +104,8 @@ class ZayaModel(nn.Module):
             initialize(self, config, seed)
 
     def set_precision(self, precision: Precision) -> None:
-        """Convert the parameters to the dtype of a policy. Buffers, balancing biases and packed codes, stay."""
-        for parameter in self.parameters():
-            parameter.data = parameter.data.to(DTYPES[precision])
+        """Convert the weights to the dtype of a policy. Balancing biases and packed codes stay as they are."""
+        self.to(DTYPES[precision])
         self.precision: Precision = precision
 
     @property
@@ -172,7 +171,9 @@ class ZayaModel(nn.Module):
         if positions is None:
             packed_positions = segments.offsets + starts[segments.index]
         else:
-            packed_positions = layout.pack(positions.expand(ids.shape))
+            if positions.shape != ids.shape:
+                raise UsageError(f"positions must be shaped as ids {tuple(ids.shape)}: {tuple(positions.shape)}")
+            packed_positions = layout.pack(positions)
         forced = self._packed_routes(layout, ids, routes)
 
         spans: set[AttentionSpan] = {self.config.span(i) for i in range(self.config.num_layers)}
@@ -277,6 +278,8 @@ class _Layout:
                 f"mask must be bool and shaped as ids {tuple(ids.shape)}: {mask.dtype} {tuple(mask.shape)}"
             )
         lengths = mask.sum(1).tolist()
+        if 0 in lengths:
+            raise UsageError(f"row {lengths.index(0)} of the mask is padding and nothing else", hint="leave it out")
         return cls(Segments.from_lengths(lengths, ids.device), ids.shape, mask.flatten().nonzero().squeeze(1))
 
     def pack(self, x: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from typing import cast
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from zaya.errors import UsageError
 from zaya.ops.pinned import PinnedBuffers
 
 
-class PackedWeight(PinnedBuffers):
+class PackedWeight(nn.Module):
     """A matrix (outer, inner), or a stack of them (n, outer, inner), that is stored in another form than a Tensor.
 
     It takes the place of a Parameter in a module. It carries no gradient.
@@ -55,8 +55,8 @@ class PackedWeight(PinnedBuffers):
 Weight = Tensor | PackedWeight
 
 
-class CodedWeight(PackedWeight):
-    """Codes, and scales that stand for blocks of them."""
+class CodedWeight(PinnedBuffers, PackedWeight):
+    """Codes, and scales for blocks of them. Neither changes its type when the model is converted."""
 
     codes: Tensor
     scale: Tensor
@@ -138,7 +138,7 @@ class StackedParts(PackedWeight):
     """A stack whose matrices lie apart, used where they are.
 
     The legacy layout stores every expert on its own. Stacking them would copy the whole file into memory; this does
-    not.
+    not. The parts are plain values and are converted with the model.
     """
 
     def __init__(self, parts: list[Tensor]) -> None:

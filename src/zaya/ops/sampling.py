@@ -27,16 +27,18 @@ def probabilities(
     the k largest, then the smallest set of largest probabilities that reaches `top_p`.
     Temperature 0 puts everything on the largest logit, the first of equals.
     """
-    if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
+    if not temperature >= 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
         raise UsageError(
             f"temperature >= 0, 0 < top_p <= 1 and top_k >= 1 are possible: {temperature}, {top_p}, {top_k}"
         )
     logits = logits.float()
     if never is not None:
         logits = logits.index_fill(0, never, -torch.inf)
+        if logits.isneginf().all():
+            raise UsageError("every id is barred from being drawn")
     if temperature == 0:
         return torch.zeros_like(logits).index_fill_(0, logits.argmax(), 1.0)
-    probs = (logits / temperature).softmax(-1)
+    probs = ((logits - logits.max()) / temperature).softmax(-1)  # the largest at 0: no overflow near temperature 0
     if top_k is None and top_p == 1:
         return probs
     ordered, index = probs.sort(descending=True, stable=True)

@@ -125,7 +125,10 @@ def test_native_keys_that_may_be_missing() -> None:
     assert native.config_from_json(NATIVE_8B | {"rope_parameters": rope}) == ModelConfig()
     assert native.config_from_json(without(NATIVE_8B, "rope_parameters")) == ModelConfig()
     assert native.config_from_json({"model_type": "zaya"}) == ModelConfig()
-    assert native.config_from_json(NATIVE_8B | {"eos_token_id": [1, 106]}).eos_id == 1
+    several = native.config_from_json(NATIVE_8B | {"eos_token_id": [1, 106]})
+    assert (several.eos_id, several.more_eos_ids) == (1, (106,))
+    for layout in (native, legacy):
+        assert layout.config_to_json(several, "bfloat16")["eos_token_id"] == [1, 106]
     assert native.config_from_json(NATIVE_8B | {"pad_token_id": None}).pad_id == 0
 
 
@@ -237,7 +240,7 @@ LEGACY_REFUSED = {
     "two widths": ({"ffn_hidden_size_list": [0, 8, 0, 16] * 20}, [
         "ffn_hidden_size_list: expected 80 entries, and one value where it is not 0"]),
     "windows": ({"zaya_layers": ["a", 16] * 40, "swa_layers": [4096, 0]}, [
-        "swa_layers: expected 80 windows of 0 or more tokens"]),
+        "swa_layers: expected 80 windows of 0 or more tokens, one for each layer"]),
     "kinds": ({"layer_types": ["full_attention"] * 3}, [
         "layer_types: expected full_attention or sliding_attention, one for each layer"]),
     "no window": ({"layer_types": ["sliding_attention"] * 40}, [
@@ -277,3 +280,16 @@ def test_configurations_and_headers_are_read_without_torch() -> None:
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("field", ["norm_eps", "rope_theta", "rope_fraction", "sliding_rope_theta"])
+def test_impossible_numbers_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"model.{field} must be a finite number of at least"):
+        ModelConfig(**{field: value})
+
+
+def test_the_layer_count_of_legacy_files() -> None:
+    """zaya_layers overrules num_hidden_layers, a list of windows does not: an odd count stays an error."""
+    with pytest.raises(ConfigError, match="num_hidden_layers = 7: expected an even count"):
+        legacy.config_from_json(LEGACY_8B | {"num_hidden_layers": 7, "swa_layers": [0] * 80})

@@ -21,6 +21,7 @@ from zaya.model.layouts.quantised import Packed, check_method, find_packed
 from zaya.model.layouts.tensorfile import FLOATS, Stored, TensorFiles, read_header
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from zaya.ops.packed import PackedWeight
@@ -63,7 +64,9 @@ class Checkpoint:
 
         Packed experts are dequantised to bfloat16 one at a time; everything else is as stored, in place.
         """
-        return dense_pieces(self.weight(name), part)
+        import torch
+
+        return dense_pieces(self.weight(name), part, torch.bfloat16)
 
     def dtype(self, name: str) -> str:
         """Type of the values that `pieces` gives, as the files write it."""
@@ -88,8 +91,8 @@ class Checkpoint:
         return self._files.tensor(self.stored[entry.published])
 
 
-def dense_pieces(weight: Tensor | PackedWeight, part: int | None) -> Iterator[Tensor]:
-    """The values of a weight, or of one matrix of a stack, in order and no more than one packed matrix at a time."""
+def dense_pieces(weight: Tensor | PackedWeight, part: int | None, unpacked: torch.dtype) -> Iterator[Tensor]:
+    """The values of a weight, or of one matrix of a stack, in order; packed matrices one at a time, as `unpacked`."""
     import torch
 
     if isinstance(weight, torch.Tensor):
@@ -97,7 +100,7 @@ def dense_pieces(weight: Tensor | PackedWeight, part: int | None) -> Iterator[Te
         return
     for index in range(weight.shape[0]) if part is None else [part]:
         matrix = weight[index]
-        yield matrix if isinstance(matrix, torch.Tensor) else matrix.dequantize(torch.bfloat16)
+        yield matrix if isinstance(matrix, torch.Tensor) else matrix.dequantize(unpacked)
 
 
 def detect_layout(raw: Mapping[str, object], names: Mapping[str, object] | set[str]) -> Layout:
@@ -126,6 +129,13 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         config = legacy.config_from_json(raw, first.shape[0] if first and first.shape else None)
     else:
         config = native.config_from_json(raw)
+    wanted = config.num_layers * (config.num_experts if layout == "legacy" else 1)
+    if wanted > 10 * len(stored):  # before a list of everything that is missing is made
+        raise CheckpointError(
+            f"{path} holds {len(stored)} tensors; its config.json asks for {config.num_layers} layers of "
+            f"{config.num_experts} experts",
+            hint="take config.json and tensors from one revision",
+        )
     entries, packed = _match(path, layout, list(LAYOUTS[layout].entries(config)), stored)
     return Checkpoint(path, layout, config, entries, stored, packed)
 

@@ -25,6 +25,19 @@ def skip_can_win(biases: Sequence[float]) -> bool:
     return 1 + skip > max(experts)
 
 
+def changed_by_transformers(biases: Sequence[Sequence[float]]) -> list[int]:
+    """Layers in which transformers chooses otherwise than the file says.
+
+    It overwrites the skip class's bias with -1 whenever it loads a checkpoint (seen in 5.23). That matters where the
+    class can win with the bias of the file, or with -1.
+    """
+    return [
+        layer
+        for layer, (*experts, skip) in enumerate(biases)
+        if skip != -1 and (skip_can_win([*experts, skip]) or skip_can_win([*experts, -1.0]))
+    ]
+
+
 def balancing_bias_names(config: ModelConfig) -> list[str]:
     """Our names of the balancing biases, layer by layer."""
     return [f"blocks.{i}.moe.router.balancing_bias" for i in range(config.num_layers)]

@@ -12,7 +12,7 @@ from zaya.model.flops import active_parameters, kv_cache_bytes, parameters, stat
 from zaya.model.init import tensor_table
 from zaya.model.layouts.checkpoint import Checkpoint, Layout, open_checkpoint
 from zaya.model.layouts.conversion import balancing_biases
-from zaya.model.layouts.faithful import skip_can_win
+from zaya.model.layouts.faithful import changed_by_transformers, skip_can_win
 
 _COMPONENTS = {"embed": "embedding", "attention": "attention", "router": "router", "experts": "experts"}
 
@@ -46,6 +46,8 @@ class Inspection:
     """Smallest and largest value of the key temperatures and of the residual scales."""
     skip_can_win: list[int]
     """Layers whose router can choose the skip class."""
+    changed_by_transformers: list[int]
+    """Layers where transformers, which sets the skip class's bias to -1, may choose otherwise than the file says."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"path": str(self.path)}
@@ -65,6 +67,7 @@ def inspect(path: str | Path) -> Inspection:
     types: Counter[str] = Counter()
     for stored in checkpoint.stored.values():
         types[stored.dtype] += stored.end - stored.start
+    biases = balancing_biases(checkpoint)
     numbers = sum(spec.numel for spec in tensor_table(config))
     return Inspection(
         path=checkpoint.path,
@@ -85,7 +88,8 @@ def inspect(path: str | Path) -> Inspection:
         kv_bytes_per_token=kv_cache_bytes(config, 1),
         state_bytes_per_sequence=state_bytes(config),
         ranges={leaf.replace("_", " "): _range(checkpoint, leaf) for leaf in _RANGES},
-        skip_can_win=[layer for layer, biases in enumerate(balancing_biases(checkpoint)) if skip_can_win(biases)],
+        skip_can_win=[layer for layer, values in enumerate(biases) if skip_can_win(values)],
+        changed_by_transformers=changed_by_transformers(biases) if checkpoint.layout == "native" else [],
     )
 
 
@@ -125,6 +129,9 @@ def _lines(i: Inspection) -> list[str]:
         lines.append("  every key temperature is 0: all keys vanish and attention is uniform")
     winning = ", ".join(map(str, i.skip_can_win))
     lines.append(f"  the skip class can win in layers {winning}" if winning else "  the skip class can never win")
+    if i.changed_by_transformers:
+        layers = ", ".join(map(str, i.changed_by_transformers))
+        lines.append(f"  transformers sets the skip class's bias to -1 and may choose otherwise in layers {layers}")
     return lines
 
 

@@ -84,6 +84,15 @@ class Keys:
             return default
         return value
 
+    def more_token_ids(self, key: str) -> tuple[int, ...]:
+        """The ids after the first, where several are listed."""
+        value = self.raw.get(key)
+        more = value[1:] if isinstance(value, list) else []
+        if not all(isinstance(id, int) and not isinstance(id, bool) for id in more):
+            self._mistyped(key, value, "an integer or a list of them")
+            return ()
+        return tuple(more)
+
     def model_type(self) -> None:
         kind = self.raw.get("model_type", "zaya")
         if kind != "zaya":

@@ -155,6 +155,7 @@ def config_from_json(raw: Mapping[str, object], query_rows: int | None = None) -
         pad_id=keys.token_id("pad_token_id", like_8b.pad_id),
         bos_id=keys.token_id("bos_token_id", like_8b.bos_id),
         eos_id=keys.token_id("eos_token_id", like_8b.eos_id),
+        more_eos_ids=keys.more_token_ids("eos_token_id"),
         rope_theta=keys.number("rope_theta", like_8b.rope_theta),
         sliding_rope_theta=keys.number("swa_rotary_base", like_8b.sliding_rope_theta),
     )
@@ -193,7 +194,7 @@ def _layers(keys: Keys) -> tuple[int, int]:
     kinds = keys.items("zaya_layers")
     if not kinds:
         lists = [keys.raw[key] for key in ("cca_num_q_heads", "num_query_groups_list", "ffn_hidden_size_list",
-                                           "zaya_mlp_expansion", "swa_layers") if key in keys.raw]  # fmt: skip
+                                           "zaya_mlp_expansion") if key in keys.raw]  # fmt: skip
         lengths = [len(value) for value in lists if isinstance(value, list) and value]
         count = min(lengths) if lengths else keys.integer("num_hidden_layers")
         num_experts = keys.integer("num_experts")
@@ -255,8 +256,8 @@ def _sliding(keys: Keys, count: int) -> tuple[tuple[int, ...], int | None]:
     kinds = keys.items("layer_types")
     if windows:
         sizes = windows[:count:2]
-        if len(windows) < count or not all(isinstance(size, int) and size >= 0 for size in sizes):
-            keys.wrong.append(f"swa_layers: expected {count} windows of 0 or more tokens")
+        if len(windows) != count or not all(isinstance(size, int) and size >= 0 for size in sizes):
+            keys.wrong.append(f"swa_layers: expected {count} windows of 0 or more tokens, one for each layer")
             return (), window
         sliding = tuple(i for i, size in enumerate(sizes) if size)
         largest = max((size for size in sizes if isinstance(size, int)), default=0)
@@ -326,7 +327,7 @@ def config_to_json(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "use_cache": True,
         "pad_token_id": c.pad_id,
         "bos_token_id": c.bos_id,
-        "eos_token_id": c.eos_id,
+        "eos_token_id": [c.eos_id, *c.more_eos_ids] if c.more_eos_ids else c.eos_id,
     }
 
 

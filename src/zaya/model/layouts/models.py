@@ -18,7 +18,7 @@ from zaya.errors import CheckpointError, UsageError
 from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts.checkpoint import Checkpoint, dense_pieces, open_checkpoint
 from zaya.model.layouts.faithful import balancing_bias_names, check_faithful
-from zaya.model.layouts.tensorfile import DTYPE_NAMES, DTYPES
+from zaya.model.layouts.tensorfile import DTYPE_NAMES
 from zaya.model.layouts.writing import MAX_SHARD_BYTES, check_layout, write_checkpoint
 from zaya.model.transformer import ZayaModel
 from zaya.ops.packed import PackedWeight, StackedParts
@@ -66,7 +66,9 @@ def load_model(
     model = ZayaModel(checkpoint.config, precision=_PRECISIONS[dtype], seed=None, device="meta")
     for spec in tensor_table(checkpoint.config):
         module, _, leaf = spec.name.rpartition(".")
-        weight = _weight(checkpoint, spec, model.dtype, keep_packed=quantize is None).to(device)
+        weight = _weight(
+            checkpoint, spec, model.dtype, keep_packed=quantize is None, in_place=torch.device(device).type == "cpu"
+        ).to(device)
         owner = model.get_submodule(module)
         if isinstance(weight, PackedWeight):
             delattr(owner, leaf)
@@ -77,15 +79,16 @@ def load_model(
 
 
 def _weight(
-    checkpoint: Checkpoint, spec: TensorSpec, dtype: torch.dtype, *, keep_packed: bool
+    checkpoint: Checkpoint, spec: TensorSpec, dtype: torch.dtype, *, keep_packed: bool, in_place: bool
 ) -> Tensor | PackedWeight:
     weight = checkpoint.weight(spec.name)
     if spec.is_buffer:
         dtype = torch.float32  # whatever the policy: rounding a bias would change choices (spec trap 16)
     if isinstance(weight, Tensor):
         return weight.to(dtype)
-    stored = getattr(torch, DTYPES[checkpoint.dtype(spec.name)][0])
-    if keep_packed and (stored == dtype or not isinstance(weight, StackedParts)):
+    # parts that lie apart save a copy where they can be used in place; anywhere else one bank is the better form
+    lies_apart = isinstance(weight, StackedParts)
+    if keep_packed and (not lies_apart or (in_place and weight.dtype == dtype)):
         return weight
     dense = torch.empty(weight.shape, dtype=dtype)
     for index in range(len(dense)):
@@ -105,9 +108,10 @@ def save(
 ) -> None:
     """Write a model as a checkpoint in the layout "native", which transformers opens, or "legacy".
 
-    Values are written in the type they have, packed experts as bfloat16. `text_from` names a checkpoint directory
-    whose tokenizer files go along. Raises CheckpointError where the layout cannot hold the model without changing
-    what it computes.
+    Values are written in the type they have, packed experts in that of the model. `text_from` names a checkpoint
+    directory whose tokenizer files go along; with `overwrite` everything else that was in the directory goes. Raises
+    CheckpointError where the layout cannot hold the model without changing what it computes. Transformers itself sets
+    the skip class's bias to -1 when it loads, whatever a file holds; `inspect` says where that would matter.
     """
     layout = check_layout(layout)
     biases = [model.get_buffer(name).double().tolist() for name in balancing_bias_names(model.config)]
@@ -119,11 +123,11 @@ def save(
 
     def dtype(name: str) -> str:
         held = weight(name)
-        stored = held.dtype if isinstance(held, Tensor | StackedParts) else torch.bfloat16
+        stored = held.dtype if isinstance(held, Tensor | StackedParts) else model.dtype
         return DTYPE_NAMES[str(stored).removeprefix("torch.")]
 
     def pieces(name: str, part: int | None) -> Iterator[Tensor]:
-        return dense_pieces(weight(name), part)
+        return dense_pieces(weight(name), part, model.dtype)
 
     write_checkpoint(
         directory,

@@ -121,6 +121,7 @@ def config_from_json(raw: Mapping[str, object]) -> ModelConfig:
         pad_id=keys.token_id("pad_token_id", like_8b.pad_id),
         bos_id=keys.token_id("bos_token_id", like_8b.bos_id),
         eos_id=keys.token_id("eos_token_id", like_8b.eos_id),
+        more_eos_ids=keys.more_token_ids("eos_token_id"),
     )
     keys.finish()
     return ModelConfig(
@@ -200,7 +201,7 @@ def config_to_json(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "use_cache": True,
         "pad_token_id": c.pad_id,
         "bos_token_id": c.bos_id,
-        "eos_token_id": c.eos_id,
+        "eos_token_id": [c.eos_id, *c.more_eos_ids] if c.more_eos_ids else c.eos_id,
     }
 
 
