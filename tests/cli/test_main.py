@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 import types
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +144,35 @@ def test_a_reader_that_goes_away_is_not_an_error():
 def test_a_name_outside_the_table_has_no_parser():
     with pytest.raises(UsageError, match="no command is called 'os'"):
         command_parser("os")
+
+
+def in_a_process(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "zaya", *words]
+    return subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False, **options)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_the_output_is_one_error() -> None:
+    with open("/dev/full", "wb") as full:
+        done = in_a_process("config", "micro", stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: writing the output: No space left on device")
+
+
+def test_a_closed_output_is_no_error() -> None:
+    done = in_a_process("config", "micro", preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_output_that_lacks_a_character_shows_another() -> None:
+    done = in_a_process("config", "--help", stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+
+
+def test_what_may_not_be_read_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "DIR/config.json")
+
+    monkeypatch.setattr("zaya.cli.config.run", refuse)
+    assert main(["config"]) == 2
+    assert capsys.readouterr().err == "error: DIR/config.json: Permission denied\n"

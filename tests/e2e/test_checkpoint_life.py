@@ -169,3 +169,7 @@ def test_quickstart(tmp_path: Path) -> None:
     assert "read back" in done.stdout
     assert "something is wrong" not in done.stdout
     ZayaForCausalLM.from_pretrained(tmp_path / "kept" / "native")
+    before = (tmp_path / "kept" / "native" / "model.safetensors").read_bytes()
+    refused = zaya("quickstart", "--out", tmp_path / "kept", "--seed", "1", code=2)
+    assert "the destination is not empty" in refused.stderr
+    assert (tmp_path / "kept" / "native" / "model.safetensors").read_bytes() == before

@@ -7,6 +7,8 @@ chosen and not before, so that `zaya --help` answers at once and without torch.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 import traceback
@@ -41,6 +43,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code. Errors of the user go to stderr in two lines, without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     show_traceback = os.environ.get("ZAYA_TRACEBACK") == "1" or "--traceback" in words
     try:
         code = _dispatch(words)
@@ -55,9 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone. What is still buffered goes nowhere, else Python complains once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        # a full disk, a directory that may not be read: the user's to mend, wherever we met it
+        if show_traceback:
+            traceback.print_exc()
+        print(f"error: {error.filename or 'writing the output'}: {error.strerror or error}", file=sys.stderr)
+        _give_up_stdout()
+        return USER_ERROR
+
+
+def _prepare_streams() -> None:
+    """Make closed streams harmless, and let a terminal that lacks a character show another."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  it stays open until the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _give_up_stdout() -> None:
+    """What is still buffered goes nowhere, else Python complains once more at exit."""
+    with contextlib.suppress(io.UnsupportedOperation):  # not a file: a test's or a notebook's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command_parser(name: str) -> Parser:

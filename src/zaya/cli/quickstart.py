@@ -7,6 +7,7 @@ of every operation, and asked for text. The text is noise: nothing was trained.
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ def _run(folder: Path, seed: int, *, keep: bool) -> int:
         logits = model(ids)
         for layout in ("native", "legacy"):
             directory = folder / layout
-            save(model, directory, layout, overwrite=keep)
+            save(model, directory, layout)
             tokenizer.save(directory)
             loaded, _ = load(directory, dtype="float32")
             differences[f"written in the {layout} layout and read back"] = loaded(ids)
@@ -79,7 +80,7 @@ def _run(folder: Path, seed: int, *, keep: bool) -> int:
     new = list(generate(model, ids[0].tolist(), max_tokens=24, never=tokenizer.never_sampled(config.vocab_size)))
     print(f"   {PROMPT + tokenizer.decode(new)!r}")
     print(f"\n{time.perf_counter() - started:.1f} seconds. What next:")
-    where = folder / "native" if keep else "DIR"
+    where = shlex.quote(str(folder / "native")) if keep else "DIR"
     steps = {
         f"zaya inspect {where}": "what a checkpoint holds",
         f"zaya generate {where} 'Why is the sky blue?'": "text from any ZAYA1 checkpoint",

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from zaya.errors import ConfigError
+from zaya.errors import ConfigError, did_you_mean
 
 AttentionSpan = Literal["full", "sliding"]
 SkipOutput = Literal["zero", "identity"]
@@ -78,26 +78,24 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} must be at least 1: {getattr(self, name)}")
+                raise ConfigError(f"{name} must be at least 1: {getattr(self, name)}")
         for name, least in _NUMBERS.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= least):
-                raise ConfigError(f"model.{name} must be a finite number of at least {least:g}: {value}")
+                raise ConfigError(f"{name} must be a finite number of at least {least:g}: {value}")
         if self.num_heads % self.num_kv_heads:
-            raise ConfigError(
-                f"model.num_heads must be a multiple of model.num_kv_heads: {self.num_heads}, {self.num_kv_heads}"
-            )
+            raise ConfigError(f"num_heads must be a multiple of num_kv_heads: {self.num_heads}, {self.num_kv_heads}")
         if self.num_kv_heads * self.head_dim % 2:
             raise ConfigError(
-                "model.num_kv_heads * model.head_dim must be even, half of the value is the previous token's: "
+                "num_kv_heads * head_dim must be even, half of the value is the previous token's: "
                 f"{self.num_kv_heads} * {self.head_dim}"
             )
         if self.experts_per_token > self.num_classes:
             raise ConfigError(
-                f"model.experts_per_token exceeds the router's classes: {self.experts_per_token} > {self.num_classes}"
+                f"experts_per_token exceeds the router's classes: {self.experts_per_token} > {self.num_classes}"
             )
         if self.skip_output not in get_args(SkipOutput):
-            raise ConfigError(f"model.skip_output must be 'zero' or 'identity': {self.skip_output!r}")
+            raise ConfigError(f"skip_output must be 'zero' or 'identity': {self.skip_output!r}")
         for span in ("full", "sliding"):
             size = self.rotary_size(span)
             if size % 2 or not 0 <= size <= self.head_dim:
@@ -106,10 +104,10 @@ class ModelConfig:
                 )
         bad = [i for i in self.sliding_layers if not 0 <= i < self.num_layers]
         if bad or len(set(self.sliding_layers)) != len(self.sliding_layers):
-            raise ConfigError(f"model.sliding_layers must be distinct layer indices below {self.num_layers}: {bad}")
+            raise ConfigError(f"sliding_layers must be distinct layer indices below {self.num_layers}: {bad}")
         if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
             raise ConfigError(
-                f"model.sliding_window must be at least 1 where layers slide: {self.sliding_window}",
+                f"sliding_window must be at least 1 where layers slide: {self.sliding_window}",
                 hint="the window includes the token itself",
             )
 
@@ -189,5 +187,5 @@ PRESETS: dict[str, ModelConfig] = {
 def preset(name: str, **changes: object) -> ModelConfig:
     """A named shape, with fields replaced. Raises ConfigError for an unknown name."""
     if name not in PRESETS:
-        raise ConfigError(f"no model preset is called {name!r}", hint=f"there are {', '.join(PRESETS)}")
+        raise ConfigError(f"no model preset is called {name!r}", hint=did_you_mean(name, PRESETS))
     return replace(PRESETS[name], **changes)  # type: ignore[arg-type]

@@ -34,6 +34,11 @@ def generate(
     """
     if not prompt or min(prompt) < 0 or max(prompt) >= model.config.vocab_size:
         raise UsageError(f"a prompt is at least one id below {model.config.vocab_size}: {list(prompt)[:8]}")
+    if len(prompt) + max_tokens > model.config.max_positions:
+        raise UsageError(
+            f"{len(prompt)} prompt tokens and {max_tokens} new ones exceed the context of "
+            f"{model.config.max_positions} tokens"
+        )
     stops = {model.config.eos_id, *model.config.more_eos_ids} if stop_ids is None else set(stop_ids)
     barred = torch.tensor(list(never), device=model.device) if len(never) else None
     cache = DenseCache(model.config, device=model.device)

@@ -5,6 +5,8 @@ The draw is a function of (seed, position) alone, so that a text can be resumed,
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -27,11 +29,13 @@ def probabilities(
     the k largest, then the smallest set of largest probabilities that reaches `top_p`.
     Temperature 0 puts everything on the largest logit, the first of equals.
     """
-    if not temperature >= 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
+    if not 0 <= temperature < math.inf or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
         raise UsageError(
-            f"temperature >= 0, 0 < top_p <= 1 and top_k >= 1 are possible: {temperature}, {top_p}, {top_k}"
+            f"a finite temperature >= 0, 0 < top_p <= 1 and top_k >= 1 are possible: {temperature}, {top_p}, {top_k}"
         )
     logits = logits.float()
+    if logits.isnan().any():
+        raise UsageError("the model's logits are not numbers", hint="its weights are damaged, or were trained to be so")
     if never is not None:
         logits = logits.index_fill(0, never, -torch.inf)
         if logits.isneginf().all():
@@ -56,4 +60,5 @@ def draw(probs: Float[Tensor, " vocab"], seed: int, position: int) -> int:
     point = derive_seed(seed, "sample", position) / 2**63
     cumulative = probs.double().cumsum(0)
     index = int(torch.searchsorted(cumulative, cumulative[-1] * point, right=True))
-    return min(index, probs.shape[0] - 1)
+    # the point rounds to 1 once in 2^54 draws; what lies at the end may have no probability
+    return min(index, int(probs.nonzero()[-1]))

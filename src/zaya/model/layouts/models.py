@@ -156,6 +156,6 @@ def _local_directory(path: str | Path) -> Path:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"there is no {path} here, and it could not be fetched from the hub: {error}",
+            f"there is no {path} here, and it could not be fetched from the hub: {str(error).splitlines()[0]}",
             hint="check the name and the network, or give a directory",
         ) from error
