@@ -111,7 +111,7 @@ def test_tool_calls_stand_on_lines_of_their_own(scripted, capsys: pytest.Capture
     call = "<zyphra_tool_call>\n<function=look>\n<parameter=at>\nsky\n</parameter>\n</function>\n</zyphra_tool_call>"
     scripted(f"hm</think>\n\nWait.\n{call}\n{call}")
     assert main(["generate", "DIR", "Why?"]) == 0
-    assert capsys.readouterr().out == 'hm\n\nWait.\n\nlook {"at": "sky"}\n\nlook {"at": "sky"}\n'
+    assert capsys.readouterr().out == 'hm\n\nWait.\n\nlook {"at":"sky"}\n\nlook {"at":"sky"}\n'
 
 
 def test_without_thinking_all_is_answer(scripted, monkeypatch: pytest.MonkeyPatch) -> None:
