@@ -89,7 +89,7 @@ def test_a_killed_process_has_lost_nothing(tmp_path: Path) -> None:
 def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "tokens": 1, "seconds": 0}\noops\n{"step": 2, "tokens": 1, "seconds": 0}\n')
-    with pytest.raises(UsageError, match="line 2 of .* is not a line of metrics: b'oops"):
+    with pytest.raises(UsageError, match=r"line 2 of .* is not a line of metrics: b'oops"):
         read_metrics(path)
     with pytest.raises(UsageError, match="cannot be read"):
         read_metrics(tmp_path / "nowhere")

@@ -71,17 +71,21 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     end = 0
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         end += len(line)
-        try:
-            record = json.loads(line)
-            whole = line.endswith(b"\n") and {"step", "tokens", "seconds"} <= record.keys()
-        except (ValueError, AttributeError):
-            whole = False
-        if whole:
+        record = _record(line)
+        if record is not None:
             yield end, record
         elif end < len(data):
             raise UsageError(
                 f"line {number} of {path} is not a line of metrics: {line[:60]!r}", hint="repair it, or move the file"
             )
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        return record if line.endswith(b"\n") and {"step", "tokens", "seconds"} <= record.keys() else None
+    except (ValueError, AttributeError):  # not JSON; not an object
+        return None
 
 
 def _finite(value: float | str | None) -> float | str | None:
