@@ -5,7 +5,7 @@
 3. Micro-batches, each divided by the count of all, add up to the whole.
 4. In bfloat16 the logits are float32 and sums are rounded once, at the end.
 5. Tokens outside the mask have no part in anything, whatever their targets are.
-6. Without gradients none are computed, and no full logits ever are.
+6. Without gradients none are computed. Nothing as large as full logits is ever made.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tolerances import assert_close
 from zaya.model.config import preset
@@ -125,6 +126,26 @@ def test_without_gradients_no_work_for_them() -> None:
     frozen, _ = next_token_loss(hidden, embed.detach(), targets, mask, count=20)
     learning, _ = next_token_loss(hidden, embed, targets, mask, count=20)
     assert torch.equal(*(torch.autograd.grad(x, hidden)[0] for x in (frozen, learning)))
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that an operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [t.numel() for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
+        self.numel = max([self.numel, *made])
+        return out
+
+
+def test_full_logits_are_never_made() -> None:
+    hidden, embed, targets, _ = draw(1000, 8, 500, torch.float32)
+    with Largest() as largest:
+        loss, _ = next_token_loss(hidden, embed, targets, targets >= 0, count=1000, chunk_tokens=32)
+        loss.backward()
+    assert largest.numel == 32 * 500
 
 
 def test_through_the_model() -> None:
