@@ -2,11 +2,14 @@
 
 1. Singular values of Gaussian matrices end near 1, in float32 and in bfloat16; the vectors are those of the input.
 2. A step scaled by `rms_scale` has a root mean square of 0.15 to 0.21, whatever the shape.
-3. A stack is its matrices one by one, tall ones are wide ones transposed, and the size of the input does not matter.
+3. A stack is its matrices one by one, tall ones are wide ones transposed (and iterated so), and the size of the input
+   does not matter.
 4. The iteration is the quintic of the paper.
 """
 
 from __future__ import annotations
+
+from unittest import mock
 
 import pytest
 import torch
@@ -27,7 +30,7 @@ def singular_values(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("seed", range(3))
 def test_singular_values(dtype: torch.dtype, seed: int) -> None:
     def iterate(x: torch.Tensor) -> torch.Tensor:
-        return singular_values(newton_schulz((x / x.norm()).to(dtype)))
+        return singular_values(newton_schulz((x / x.norm()).to(dtype)[None])[0])
 
     wide = iterate(gaussian(64, 128, seed=seed))
     assert wide.min() > 0.6
@@ -39,7 +42,7 @@ def test_singular_values(dtype: torch.dtype, seed: int) -> None:
 
 @pytest.mark.parametrize("shape", [(64, 128), (128, 64), (256, 32), (16, 512), (128, 128)])
 def test_root_mean_square_of_a_step(shape: tuple[int, int]) -> None:
-    step = orthogonalize(gaussian(*shape)) * rms_scale(*shape)
+    step = orthogonalize(gaussian(1, *shape)) * rms_scale(*shape)
     assert 0.15 < step.square().mean().sqrt() < 0.21
 
 
@@ -51,20 +54,26 @@ def test_direction_of_known_singular_vectors() -> None:
     expected = s / s.norm()
     for _ in range(5):
         expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
-    assert_close(orthogonalize(((u * s) @ v.T).float()).double(), (u * expected) @ v.T)
+    assert_close(orthogonalize(((u * s) @ v.T).float()[None])[0].double(), (u * expected) @ v.T)
 
 
 def test_a_stack_is_its_matrices() -> None:
-    stack = gaussian(2, 3, 24, 40)
+    stack = gaussian(5, 24, 40)
     together = orthogonalize(stack)
-    for i in range(2):
-        for j in range(3):
-            assert_close(together[i, j], orthogonalize(stack[i, j]))
+    for i in range(5):
+        assert_close(together[i], orthogonalize(stack[i : i + 1])[0])
     assert_close(orthogonalize(stack.mT), together.mT)
 
 
+@pytest.mark.parametrize("shape", [(1, 96, 32), (1, 32, 96)])
+def test_the_smaller_gram_matrix_is_used(shape: tuple[int, ...]) -> None:
+    with mock.patch.object(torch, "baddbmm", wraps=torch.baddbmm) as product:
+        newton_schulz(gaussian(*shape))
+    assert {tuple(call.args[0].shape) for call in product.call_args_list} == {(1, 32, 32), (1, 32, 96)}
+
+
 def test_the_size_of_a_gradient_does_not_matter() -> None:
-    x = gaussian(16, 32)
+    x = gaussian(1, 16, 32)
     for factor in (1e-12, 1e12):
         assert_close(orthogonalize(x * factor), orthogonalize(x))
-    assert_close(orthogonalize(torch.stack([x, torch.zeros_like(x)]))[1], torch.zeros_like(x))
+    assert_close(orthogonalize(torch.cat([x, torch.zeros_like(x)]))[1], torch.zeros(16, 32))

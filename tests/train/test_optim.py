@@ -119,7 +119,7 @@ def plain_muon(weight: Tensor, gradients: list[Tensor], lr: float, momentum: flo
     m = torch.zeros_like(weight)
     for gradient in gradients:
         m = momentum * m + gradient
-        direction = orthogonalize(gradient + momentum * m)
+        direction = orthogonalize((gradient + momentum * m)[None])[0]
         weight = (1 - lr * decay) * weight - lr * 0.2 * math.sqrt(max(weight.shape)) * direction
     return weight
 

@@ -24,7 +24,7 @@ from zaya.train.loss import next_token_loss
 from zaya.train.optim import OptimConfig, Optimizer
 from zaya.train.schedule import BatchConfig, ScheduleConfig, batch_sequences, decay_fraction, lr_fraction
 
-SHAPE = preset("micro", num_layers=2, vocab_size=48)
+SHAPE = preset("micro", num_layers=2, vocab_size=48, hidden_size=64, num_experts=4, expert_size=48, router_size=16)
 LENGTH = 24
 BATCH = BatchConfig(sequences=6, ramp_from=4, ramp_tokens=20 * 4 * LENGTH, multiple=2)
 SCHEDULE = ScheduleConfig(total_tokens=3600, warmup_tokens=400, decay_tokens=1200)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,24 +21,24 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315  # of the odd quintic that each step applie
 _TINY = 1e-20  # a zero gradient gives a zero direction; gradients of RL can be as small as 1e-9 and count in full
 
 
-def orthogonalize(u: Float[Tensor, "*stack rows cols"]) -> Float[Tensor, "*stack rows cols"]:
+def orthogonalize(u: Float[Tensor, "matrices rows cols"]) -> Float[Tensor, "matrices rows cols"]:
     """Each matrix with its singular values brought to about 1, float32; a zero matrix stays zero.
 
     Iterates in float32 on a CPU and in bfloat16 on accelerators, whose matrix units want it; singular values agree to
-    0.01. All matrices of a stack go through one batched product.
+    0.01. All matrices go through one batched product.
     """
     x = u.float()
-    x = x / x.flatten(-2).norm(dim=-1).clamp_min(_TINY)[..., None, None]
+    x = x / x.flatten(1).norm(dim=1).clamp_min(_TINY)[:, None, None]
     return newton_schulz(x if x.device.type == "cpu" else x.bfloat16()).float()
 
 
-def newton_schulz(x: Float[Tensor, "*stack rows cols"]) -> Float[Tensor, "*stack rows cols"]:
+def newton_schulz(x: Float[Tensor, "matrices rows cols"]) -> Float[Tensor, "matrices rows cols"]:
     """The iteration itself, for matrices of norm 1 and in their dtype."""
     if x.shape[-2] > x.shape[-1]:  # the Gram matrix of the shorter side is the smaller one
         return newton_schulz(x.mT).mT
-    for _ in range(STEPS):
+    for _ in range(STEPS):  # x <- a x + (b g + c g²) x, with the sums inside the products
         gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     return x
 
 

@@ -246,7 +246,7 @@ class _Muon(_Slot):
         if self.config.momentum:
             momentum = self.state["momentum"].mul_(self.config.momentum).add_(grad)
             grad.add_(momentum, alpha=self.config.momentum)
-        return grad.view(self.num_matrices, *self.matrix_shape)
+        return grad.reshape(self.num_matrices, *self.matrix_shape)
 
     def step(self, lr: float, direction: Tensor) -> None:
         self.change(lr, direction.reshape(self.spec.shape) * rms_scale(*self.matrix_shape))
