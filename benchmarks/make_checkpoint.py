@@ -24,12 +24,12 @@ import torch
 from zaya.core.files import new_directory
 from zaya.core.progress import Progress
 from zaya.core.rng import derive_seed
+from zaya.core.tensorfile import Planned
 from zaya.errors import UsageError, ZayaError
 from zaya.model.config import PRESETS, ModelConfig, preset
 from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts import native
-from zaya.model.layouts.tensorfile import Planned, write_shards
-from zaya.model.layouts.writing import MAX_SHARD_BYTES, write_checkpoint
+from zaya.model.layouts.writing import MAX_SHARD_BYTES, write_checkpoint, write_shards
 
 
 def random_tensor(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> torch.Tensor:

@@ -27,7 +27,7 @@ def new_directory(destination: Path, *, overwrite: bool = False) -> Iterator[Pat
     """
     destination = Path(os.path.realpath(destination))
     destination.parent.mkdir(parents=True, exist_ok=True)
-    _clean_up(destination)
+    remove_leftovers(destination.parent, destination.name)
     if destination.exists() and not destination.is_dir():
         raise UsageError(f"the destination is a file: {destination}", hint="name a directory")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
@@ -62,15 +62,18 @@ def _sibling(destination: Path, state: str) -> Path:
     return destination.with_name(f".{destination.name}.{state}-{socket.gethostname()}-{os.getpid()}")
 
 
-def _clean_up(destination: Path) -> None:
-    """Remove what processes of this host that are gone have left; give back a directory that one had set aside."""
-    owner = re.compile(rf"\.{re.escape(destination.name)}\.(partial|replaced)-{re.escape(socket.gethostname())}-(\d+)")
-    for path in destination.parent.iterdir():
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what processes of this host that are gone have left in a folder, of one destination or of all; give back
+    a directory that one had set aside. For a folder in which no other thread of this process is writing."""
+    wanted = ".+" if name is None else re.escape(name)
+    owner = re.compile(rf"\.({wanted})\.(partial|replaced)-{re.escape(socket.gethostname())}-(\d+)")
+    for path in folder.iterdir():
         match = owner.fullmatch(path.name)
         # our own id means an earlier process had it: in a restarted container ids repeat
-        if match is None or (int(match[2]) != os.getpid() and _is_alive(int(match[2]))):
+        if match is None or (int(match[3]) != os.getpid() and _is_alive(int(match[3]))):
             continue
-        if match[1] == "replaced" and not destination.exists():
+        destination = folder / match[1]
+        if match[2] == "replaced" and not destination.exists():
             path.rename(destination)
         else:
             shutil.rmtree(path, ignore_errors=True)

@@ -36,6 +36,8 @@ class TensorSpec:
     start: Start
     std: float = 0.0
     """Standard deviation where `start` is normal, else 0."""
+    stacked: int = 1
+    """Matrices that lie one below the other in its rows; a rule for matrices takes them apart."""
 
     @property
     def numel(self) -> int:
@@ -94,7 +96,7 @@ def tensor_table(config: ModelConfig) -> Iterator[TensorSpec]:
         start: Start = "skip_last" if c.skip_class else "zeros"
         yield TensorSpec(at_router + "balancing_bias", (c.num_classes,), "balance", start)
         shape = (experts, 2 * c.expert_size, dim)  # rows of the gate, then rows of the up-projection
-        yield TensorSpec(at + "moe.experts.gate_up", shape, "expert", "normal", fan_in(dim))
+        yield TensorSpec(at + "moe.experts.gate_up", shape, "expert", "normal", fan_in(dim), stacked=2)
         shape = (experts, dim, c.expert_size)
         yield TensorSpec(at + "moe.experts.down", shape, "expert", "normal", fan_in(c.expert_size) * depth)
         yield from _merge(at + "moe_merge.", dim)

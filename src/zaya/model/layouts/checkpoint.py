@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zaya.core.tensorfile import FLOATS, Stored, TensorFiles, read_header
 from zaya.errors import CheckpointError
 from zaya.model.config import ModelConfig
 from zaya.model.layouts import legacy, native
 from zaya.model.layouts.entry import Entry
 from zaya.model.layouts.quantised import Packed, check_method, find_packed
-from zaya.model.layouts.tensorfile import FLOATS, Stored, TensorFiles, read_header
 
 if TYPE_CHECKING:
     import torch

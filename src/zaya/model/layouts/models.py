@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from zaya.core.tensorfile import DTYPE_NAMES, DTYPES
 from zaya.errors import CheckpointError, UsageError
 from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts.checkpoint import Checkpoint, dense_pieces, open_checkpoint
 from zaya.model.layouts.faithful import balancing_bias_names, check_faithful
-from zaya.model.layouts.tensorfile import DTYPE_NAMES
 from zaya.model.layouts.writing import MAX_SHARD_BYTES, check_layout, write_checkpoint
 from zaya.model.transformer import ZayaModel
 from zaya.ops.packed import PackedWeight, StackedParts

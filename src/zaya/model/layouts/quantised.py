@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from zaya.core.tensorfile import Stored, TensorFiles
 from zaya.errors import CheckpointError
 from zaya.model.layouts.entry import Entry
-from zaya.model.layouts.tensorfile import Stored, TensorFiles
 
 if TYPE_CHECKING:
     from zaya.ops.packed import PackedWeight

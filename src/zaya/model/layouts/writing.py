@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.core.files import new_directory
+from zaya.core.tensorfile import DTYPES, Planned, write_file
 from zaya.errors import CheckpointError, UsageError
 from zaya.model.config import ModelConfig
 from zaya.model.layouts.checkpoint import LAYOUTS, Layout
-from zaya.model.layouts.tensorfile import DTYPES, Planned, write_shards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,3 +95,38 @@ def _check_room(destination: Path, total: int) -> None:
             f"{destination} needs {total / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free",
             hint="free some space, or write to another disk",
         )
+
+
+def split(tensors: Iterable[Planned], max_shard_bytes: int) -> list[list[Planned]]:
+    """Cut a list of tensors into shards of at most that many bytes; a larger tensor gets a shard of its own."""
+    shards: list[list[Planned]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if shards[-1] and filled + tensor.nbytes > max_shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(tensor)
+        filled += tensor.nbytes
+    return shards
+
+
+def write_shards(
+    directory: Path,
+    tensors: Sequence[Planned],
+    pieces: Callable[[str], Iterator[Tensor]],
+    max_shard_bytes: int,
+) -> Iterator[int]:
+    """Write a checkpoint's tensors: one file, or shards and the index that says which shard holds what."""
+    shards = split(tensors, max_shard_bytes)
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    if len(shards) == 1:
+        names = ["model.safetensors"]
+    for name, shard in zip(names, shards, strict=True):
+        yield from write_file(directory / name, shard, pieces)
+    if len(shards) > 1:
+        where = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        index: Mapping[str, object] = {
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
+            "weight_map": dict(sorted(where.items())),
+        }
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")

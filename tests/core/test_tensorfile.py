@@ -16,17 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zaya.core.tensorfile import DTYPE_NAMES, DTYPES, Planned, TensorFiles, read_header, write_file
 from zaya.errors import CheckpointError
-from zaya.model.layouts.tensorfile import (
-    DTYPE_NAMES,
-    DTYPES,
-    Planned,
-    TensorFiles,
-    read_header,
-    split,
-    write_file,
-    write_shards,
-)
 
 
 def plan(tensors: dict[str, Tensor]) -> list[Planned]:
@@ -111,24 +102,6 @@ def test_a_tensor_that_is_not_aligned_to_its_type_is_copied(tmp_path: Path) -> N
     tensor = TensorFiles().tensor(read_header(path)["b"])
     assert tensor.data_ptr() % 4 == 0
     assert tensor.tolist() == [1.5, -2.0]
-
-
-def test_shards_and_their_index(tmp_path: Path) -> None:
-    tensors = {name: torch.full((10,), float(i)) for i, name in enumerate("dcba")}
-    sizes = list(write_shards(tmp_path, plan(tensors), lambda name: iter([tensors[name]]), 80))
-    assert sizes == [40] * 4
-    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-    first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-    assert index == {
-        "metadata": {"total_size": 160},
-        "weight_map": {"a": second, "b": second, "c": first, "d": first},
-    }
-    assert set(load_file(tmp_path / first)) == {"c", "d"}
-
-
-def test_a_tensor_larger_than_a_shard_gets_its_own() -> None:
-    planned = [Planned(name, "U8", (size,)) for name, size in [("a", 3), ("b", 50), ("c", 4), ("d", 6), ("e", 1)]]
-    assert [[t.name for t in shard] for shard in split(planned, 10)] == [["a"], ["b"], ["c", "d"], ["e"]]
 
 
 def one(**about: object) -> bytes:

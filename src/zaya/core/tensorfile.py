@@ -13,7 +13,7 @@ import json
 import math
 import mmap
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -167,38 +167,3 @@ def _write(file: BinaryIO, piece: Tensor) -> Iterator[int]:
     data = piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     for chunk in data.split(_CHUNK):
         yield file.write(chunk.numpy().data)
-
-
-def split(tensors: Iterable[Planned], max_shard_bytes: int) -> list[list[Planned]]:
-    """Cut a list of tensors into shards of at most that many bytes; a larger tensor gets a shard of its own."""
-    shards: list[list[Planned]] = [[]]
-    filled = 0
-    for tensor in tensors:
-        if shards[-1] and filled + tensor.nbytes > max_shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(tensor)
-        filled += tensor.nbytes
-    return shards
-
-
-def write_shards(
-    directory: Path,
-    tensors: Sequence[Planned],
-    pieces: Callable[[str], Iterator[Tensor]],
-    max_shard_bytes: int,
-) -> Iterator[int]:
-    """Write a checkpoint's tensors: one file, or shards and the index that says which shard holds what."""
-    shards = split(tensors, max_shard_bytes)
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    if len(shards) == 1:
-        names = ["model.safetensors"]
-    for name, shard in zip(names, shards, strict=True):
-        yield from write_file(directory / name, shard, pieces)
-    if len(shards) > 1:
-        where = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        index: Mapping[str, object] = {
-            "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
-            "weight_map": dict(sorted(where.items())),
-        }
-        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
