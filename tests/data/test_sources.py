@@ -58,6 +58,7 @@ def test_a_folder_of_text(tmp_path: Path):
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "folder.txt").mkdir()
     found = [Text("a.md", "é"), Text("a/z.md", "Z"), Text("b.txt", "B"), Text("e.txt", "")]
     assert list(TextFolder(tmp_path)) == found
     assert list(TextFolder(tmp_path, (".bin",))) == [Text("x.bin", "no")]
