@@ -30,6 +30,10 @@ class CheckpointError(ZayaError):
     """A checkpoint directory is missing, damaged, incomplete, or holds what cannot be loaded faithfully."""
 
 
+class DataError(ZayaError):
+    """Text to learn from is missing, empty, damaged, or not what was asked for."""
+
+
 class UsageError(ZayaError):
     """A call or a command line that asks for something that does not exist or cannot be done."""
 

@@ -1,6 +1,6 @@
 """Promises of core/files:
 
-1. A directory appears with everything in it, or not at all; an exception or Ctrl-C leaves nothing behind.
+1. A directory, or a file, appears with everything in it, or not at all; an exception or Ctrl-C leaves nothing behind.
 2. What is there is replaced only when asked, and is back if the replacement fails.
 3. What a killed process left goes with the next write; what a living one is writing stays.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from zaya.core.files import new_directory
+from zaya.core.files import new_directory, new_file
 from zaya.errors import UsageError
 
 
@@ -157,3 +157,40 @@ def test_everything_reaches_the_disk_before_it_gets_its_name(tmp_path: Path, mon
     inside = {str(Path(path).relative_to(partial)) for path in synced[:-1]}
     assert inside == {"a", "sub/b", "sub", "."}
     assert synced[-1] == str(tmp_path), "the directory that holds the new name comes last"
+
+
+def test_a_file_appears_whole_and_replaces_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "target"
+    for text in (b"1", b"2"):
+        with new_file(target) as stream:
+            stream.write(text)
+            assert not target.exists() or target.read_bytes() == b"1"
+        assert target.read_bytes() == text
+    assert names(target.parent) == ["target"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_file_that_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "target").write_text("old")
+
+    def fail_half_way() -> None:
+        with new_file(tmp_path / "target") as stream:
+            stream.write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        fail_half_way()
+    assert (tmp_path / "target").read_text() == "old"
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_file_does_not_take_the_place_of_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the destination is a directory"), new_file(tmp_path):
+        pass
+
+
+def test_a_partial_file_of_a_dead_process_goes(tmp_path: Path, dead_pid: int) -> None:
+    sibling(tmp_path / "target", "partial", dead_pid).write_text("half")
+    with new_file(tmp_path / "target") as stream:
+        stream.write(b"1")
+    assert names(tmp_path) == ["target"]

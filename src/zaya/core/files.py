@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from zaya.errors import UsageError
 
@@ -57,6 +58,30 @@ def new_directory(destination: Path, *, overwrite: bool = False) -> Iterator[Pat
             shutil.rmtree(replaced, ignore_errors=True)
 
 
+@contextmanager
+def new_file(destination: Path) -> Iterator[BinaryIO]:
+    """Yield a stream of bytes that becomes the file `destination` when the block ends without an exception.
+
+    What was there before stays until then, and for good on any exception. One process writes one destination at a
+    time. Raises UsageError where `destination` is a directory.
+    """
+    destination = Path(os.path.realpath(destination))
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    _clean_up(destination)
+    if destination.is_dir():
+        raise UsageError(f"the destination is a directory: {destination}", hint="name a file")
+    partial = _sibling(destination, "partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(destination)
+        _sync(destination.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _sibling(destination: Path, state: str) -> Path:
     """The hidden name beside `destination` that says who works on it: host and process."""
     return destination.with_name(f".{destination.name}.{state}-{socket.gethostname()}-{os.getpid()}")
@@ -75,6 +100,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         destination = folder / match[1]
         if match[2] == "replaced" and not destination.exists():
             path.rename(destination)
+        elif path.is_file():
+            path.unlink(missing_ok=True)
         else:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from zaya.core.tensorfile import DTYPE_NAMES, DTYPES
+from zaya.core.tensorfile import DTYPE_NAMES
 from zaya.errors import CheckpointError, UsageError
 from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts.checkpoint import Checkpoint, dense_pieces, open_checkpoint
