@@ -67,7 +67,7 @@ def new_file(destination: Path) -> Iterator[BinaryIO]:
     """
     destination = Path(os.path.realpath(destination))
     destination.parent.mkdir(parents=True, exist_ok=True)
-    _clean_up(destination)
+    remove_leftovers(destination.parent, destination.name)
     if destination.is_dir():
         raise UsageError(f"the destination is a directory: {destination}", hint="name a file")
     partial = _sibling(destination, "partial")
