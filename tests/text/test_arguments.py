@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pytest
 
 from zaya.errors import UsageError
@@ -25,6 +28,8 @@ def types(schema):
         ({"const": True}, {"boolean"}),
         ({}, {"string"}),
         ({"type": "any"}, {"string"}),
+        ({"type": [{"x": 1}]}, {"string"}),
+        ({"type": [{"x": 1}, "integer"]}, {"integer"}),
         ({"$ref": "#/x"}, {"string"}),
         (True, {"string"}),
     ],
@@ -91,8 +96,24 @@ def test_not_converted(schema, text):
         convert(text, types(schema))
 
 
+def test_python_literals_are_read_without_warnings():
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert convert(r"['\d', '\n']", types({"type": "array"})) == ["\\d", "\n"]
+        warnings.simplefilter("error")
+        assert convert(r"['\d']", types({"type": "array"})) == ["\\d"]
+    assert heard == []
+
+
 def test_tools_are_checked():
     assert parameter_types(None) == {}
     assert parameter_types([{"name": "f"}, {"type": "function", "function": {"name": "g", "parameters": {}}}]) == {}
     with pytest.raises(UsageError, match=r"tools\[0\]"):
         parameter_types([{"type": "function"}])
+    tools: Any = 5
+    with pytest.raises(UsageError, match="tools must be a list of tools: int"):
+        parameter_types(tools)
+    schema: dict[str, Any] = {}
+    schema["anyOf"] = [schema]
+    with pytest.raises(UsageError, match="the schema of p in f is nested too deeply"):
+        types(schema)

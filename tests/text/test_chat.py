@@ -338,6 +338,13 @@ def test_what_follows_a_sampled_turn(name):
 # 5. Errors
 
 
+DEEP: Any = []
+for _ in range(600):
+    DEEP = [DEEP]
+ENDLESS: dict[str, Any] = {}
+ENDLESS["a"] = ENDLESS
+
+
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
@@ -357,6 +364,9 @@ def test_what_follows_a_sampled_turn(name):
         ([{"role": "assistant", "tool_calls": 3}], r"messages\[0\]\.tool_calls must be a list"),
         ([{"role": "assistant", "tool_calls": [{"function": {}}]}], r"tool_calls\[0\] has no function name"),
         ([{"role": "assistant", "tool_calls": [call("f", "{")]}], r"tool_calls\[0\]\.arguments is not JSON"),
+        ([{"role": "assistant", "tool_calls": [call("f", '{"a": %s}' % ("9" * 5000))]}], r"arguments is not JSON"),
+        ([{"role": "assistant", "tool_calls": [call("f", {"a": DEEP})]}], r"messages\[0\]\.tool_calls .* too deeply"),
+        ([{"role": "assistant", "tool_calls": [call("f", {"a": ENDLESS})]}], r"or contains itself"),
         ([{"role": "assistant", "tool_calls": [call("f", "[1]")]}], r"arguments must be a JSON object: list"),
         ([{"role": "assistant", "tool_calls": [call("f", None)]}], r"arguments must be a JSON object: NoneType"),
         ([{"role": "assistant", "tool_calls": [call("f", {"a": {1, 2}})]}], r"messages\[0\]\.tool_calls cannot be"),
@@ -375,6 +385,8 @@ def test_messages_of_another_shape(messages, said):
         ([TOOLS[0], {"type": "function", "function": {"name": 3}}], r"tools\[1\] has no function name"),
         ([{"name": "f", "parameters": "x"}], r"tools\[0\]\.parameters must be a JSON schema"),
         ([{"name": "f", "parameters": {"properties": []}}], None),
+        ([{"name": "f", "parameters": {"properties": {"a": ENDLESS}}}], "tools cannot be rendered: .* contains itself"),
+        (5, "tools must be a list of tools: int"),
         ([{"name": "f", "parameters": {"properties": ["x"]}}], r"properties must map"),
     ],
 )

@@ -4,12 +4,14 @@
 2. No part of a tag is given out before it is certain.
 3. No thinking or call tag reaches the answer.
 4. The fragments of a call's arguments are JSON, and equal to its arguments.
-5. What is rendered is parsed back.
+5. The cost of a character does not depend on how many came before.
+6. What is rendered is parsed back.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -120,15 +122,37 @@ def check_message(events, message):
 # 2. and 3. Tags
 
 
-@settings(max_examples=200, deadline=None)
-@given(texts, starts)
-def test_no_tag_reaches_the_answer(text, in_thinking):
-    message = parse(text, in_thinking=in_thinking)
-    without = message.content
-    # pieces of tags around a dropped tag may meet, and were never a tag in the text
-    if not any(tag in text.replace(dropped, "") for dropped in tags.ASSISTANT_TAGS for tag in tags.ASSISTANT_TAGS):
-        assert not any(tag in without for tag in tags.ASSISTANT_TAGS)
+# tags, and their halves, so that what stands around a dropped tag may meet and be one
+halves = [half for tag in tags.ASSISTANT_TAGS for n in (1, 2, len(tag) - 1) for half in (tag[:n], tag[n:])]
+torn = st.lists(st.sampled_from([*tags.ASSISTANT_TAGS, *halves, "<function=", "f>", "{", "\n"]), max_size=10)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(texts, torn.map("".join)), starts, st.data())
+def test_no_tag_reaches_the_answer(text, in_thinking, data):
+    cut = data.draw(st.integers(0, len(text)))
+    events, message = stream([text[:cut], text[cut:]], in_thinking=in_thinking)
+    assert (events, message) == stream([text], in_thinking=in_thinking)
+    assert not any(tag in message.content for tag in tags.ASSISTANT_TAGS)
     assert "</think>" not in message.reasoning
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("</<think>think>", "</ think>"),
+        ("a<</think>b", "a< b"),
+        ("<</think></think>/think>", "< /think>"),
+        ("<</think>\n/think>", "<\n/think>"),
+        ("<zyphra_tool_call><zyphra_tool</think>_call></zyphra_tool_call>", "<zyphra_tool _call>"),
+        ("</thi<zyphra_tool_call><function=f></function></zyphra_tool_call>nk>", "</thi nk>"),
+        ("</thi<zyphra_tool_call>nk></zyphra_tool_call>", "</thi nk>"),
+        ("a</think>b<", "ab<"),
+    ],
+)
+def test_what_stands_around_something_dropped_does_not_become_a_tag(text, content):
+    assert parse(text).content == content
+    assert stream(text, in_thinking=False)[1].content == content
 
 
 @pytest.mark.parametrize("tag", tags.ASSISTANT_TAGS)
@@ -221,6 +245,14 @@ def test_what_cannot_be_converted_stays_a_string_and_is_flagged():
         ("a\n", "a"),
         ("\n\na\n\n", "\na\n"),
         ("\n \n", " "),
+        ("\r\nParis\r\n", "Paris"),
+        ("\r\n\r\na\r\nb\r\n\r\n", "\r\na\r\nb\r\n"),
+        ("a\r\n", "a"),
+        ("\r\na\n", "a"),
+        ("\r\n", ""),
+        ("\r", "\r"),
+        ("\ra\r", "\ra\r"),
+        ("\n\ra\r\n", "\ra\r"),
     ],
 )
 def test_one_newline_on_each_side_belongs_to_the_form(written, value):
@@ -243,6 +275,14 @@ def test_strings_stream_and_other_values_come_whole():
     assert parser.feed("\n</zyphra_tool_call>") == []
     assert parser.finish() == []
     assert parser.message() == Message(tool_calls=(ToolCall("get_weather", {"city": 'Pa"r\\is\n!', "days": 12}),))
+
+
+def test_a_call_is_complete_when_it_is_over():
+    parser = Parser(in_thinking=False)
+    parser.feed("<zyphra_tool_call><function=f><parameter=a>1</parameter>")
+    assert parser.message().tool_calls == (ToolCall("f", {"a": "1"}, complete=False),)
+    parser.feed("</function>")
+    assert parser.message().tool_calls == (ToolCall("f", {"a": "1"}),)
 
 
 def test_several_calls():
@@ -323,11 +363,45 @@ def test_calls_that_are_not_in_order(text, message):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "<function=></function>",
+        "<function= \n></function>",
+        "<function=foo\n<parameter=a>1</parameter></function>",
+        "<function=foo</function>",
+        "<function=foo",
+        "<function=foo bar></function>",
+        "<function=foo<function=bar></function>",
+        '{"name": "", "arguments": {}}',
+        '{"name": "foo bar"}',
+        '{"name": "</foo>"}',
+        '{"name": "\\ud800"}',
+        '{"name": "f", "parameters": [1]}',
+        '{"name": "f", "arguments": {}, "parameters": {"path": "/x"}}',
+        '{"name": "f", "args": {"path": "/x"}}',
+        '{"name": "f", "arguments": {}, "id": 1}',
+    ],
+)
+def test_what_only_resembles_a_call_is_content(text):
+    whole = f"a<zyphra_tool_call>\n{text}\n</zyphra_tool_call>b"
+    assert parse(whole) == Message(content=f"a{text}b", flags=MALFORMED)
+    assert stream(whole, in_thinking=False)[1] == Message(content=f"a{text}b", flags=MALFORMED)
+    again = parse(f"a<zyphra_tool_call>{text}{xml(name='now')}")
+    assert again == Message("", f"a{text}", (ToolCall("now", {}),), MALFORMED | UNCLOSED)
+
+
+def test_a_name_may_stand_between_blanks():
+    assert parse("<zyphra_tool_call><function= f\n></function></zyphra_tool_call>").tool_calls == (ToolCall("f", {}),)
+
+
+@pytest.mark.parametrize(
     ("text", "calls"),
     [
         ('{"name": "f", "arguments": {"a": [1, "<function=x>"]}}', (ToolCall("f", {"a": [1, "<function=x>"]}),)),
         ('\n{"name": "f", "arguments": "{\\"a\\": null}"}\n', (ToolCall("f", {"a": None}),)),
         ('{"name": "f"}', (ToolCall("f", {}),)),
+        ('{"name": "rm", "parameters": {"path": "/x"}}', (ToolCall("rm", {"path": "/x"}),)),
+        ('{"parameters": "{}", "name": " f "}', (ToolCall("f", {}),)),
         ('{"name": "f", "arguments": [1]}', ()),
         ('{"name": 1, "arguments": {}}', ()),
         ('{"name": "f", "arguments": {"a": NaN}}', ()),
@@ -344,7 +418,43 @@ def test_calls_in_json(text, calls):
         assert (cut.tool_calls, cut.content, cut.flags) == (calls, "a", UNCLOSED)
 
 
-# 5. There and back
+# 5. Cost
+
+
+def joins(text):
+    """How often the parser puts together what it has collected, which costs as much as was collected."""
+    calls = 0
+
+    def count(_frame, event, arg):
+        nonlocal calls
+        calls += event == "c_call" and arg.__name__ == "join"
+
+    parser = Parser(in_thinking=False)
+    sys.setprofile(count)
+    try:
+        parser.feed(text)
+        parser.finish()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("opening", "repeated"),
+    [
+        ("", "a</think>"),
+        ('<zyphra_tool_call>{"a":"', "<function="),
+        ("<zyphra_tool_call>", "<function="),
+        ("<zyphra_tool_call><function=>", "<function="),
+        ("<zyphra_tool_call><function=", "f<"),
+        ("<zyphra_tool_call><function=f><parameter=p>", "a\r\n<"),
+    ],
+)
+def test_what_was_collected_is_put_together_once(opening, repeated):
+    assert joins(opening + repeated * 100) == joins(opening + repeated * 10) <= 4
+
+
+# 6. There and back
 
 TOKENIZERS = [byte_tokenizer(), gemma_like()]
 own_calls = st.lists(calls, max_size=3)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import ast
 import json
+import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zaya.errors import UsageError
 from zaya.text.messages import normalize_tools
 
 Types = frozenset[str]
@@ -20,6 +23,7 @@ Types = frozenset[str]
 
 STRING: Types = frozenset({"string"})
 _FAILURES = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError)
+_WARNINGS = threading.Lock()
 
 
 class Unconvertible(Exception):
@@ -29,14 +33,17 @@ class Unconvertible(Exception):
 def parameter_types(tools: Sequence[Mapping[str, Any]] | None) -> dict[tuple[str, str], Types]:
     """Declared types by (function, parameter). A parameter without a type that can be told is a string.
 
-    Raises UsageError for tools of an unknown shape.
+    Raises UsageError for tools of an unknown shape or nested too deeply.
     """
     found = {}
     for tool in normalize_tools(tools) or []:
         function = tool["function"]
         schema = function.get("parameters") or {}
         for name, parameter in (schema.get("properties") or {}).items():
-            found[function["name"], name] = _types(parameter) or STRING
+            try:
+                found[function["name"], name] = _types(parameter) or STRING
+            except RecursionError as error:
+                raise UsageError(f"the schema of {name} in {function['name']} is nested too deeply") from error
     return found
 
 
@@ -46,7 +53,7 @@ def convert(text: str, types: Types) -> Any:
         return text
     if text.strip() in ("null", "None") and ("null" in types or "string" not in types):
         return None
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _literal):
         try:
             value = canonical(read(text.strip()))
         except _FAILURES:
@@ -66,6 +73,13 @@ def canonical(value: object) -> Any:
     return json.loads(text)
 
 
+def _literal(text: str) -> object:
+    # Python warns of `\d` in a string. That is no matter of the caller's, and the filters belong to all threads.
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.literal_eval(text)
+
+
 def _types(schema: object) -> Types:
     match schema:
         case {"type": str() as name}:
@@ -80,7 +94,7 @@ def _types(schema: object) -> Types:
             names = [name for name in _NAMES if _is(name, value)]
         case _:
             names = []
-    return frozenset(names) & _NAMES
+    return frozenset(name for name in _NAMES if name in names)
 
 
 _NAMES = frozenset({"string", "integer", "number", "boolean", "object", "array", "null"})

@@ -124,6 +124,8 @@ def _escape_value(where: str, value: object, tokenizer: Tokenizer, escape: Escap
         return escape.value(value, tokenizer.control)
     except TypeError as error:
         raise UsageError(f"{where} cannot be rendered: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{where} cannot be rendered: it is nested too deeply, or contains itself") from error
 
 
 def _encode(tokenizer: Tokenizer, text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:

@@ -32,6 +32,8 @@ def normalize_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str,
     """
     if not tools:
         return None
+    if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):
+        raise UsageError(f"tools must be a list of tools: {type(tools).__name__}")
     normal = []
     for i, tool in enumerate(tools):
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
@@ -106,7 +108,7 @@ def _call(where: str, call: object) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments) if arguments.strip() else {}
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
             raise UsageError(f"{where}.arguments is not JSON: {error}") from error
     if not isinstance(arguments, Mapping):
         raise UsageError(f"{where}.arguments must be a JSON object: {type(arguments).__name__}")

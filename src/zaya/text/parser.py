@@ -4,12 +4,14 @@ Promises, which the tests repeat:
 
 1. However a text is cut, the events, with neighbours of one kind joined, are the same.
 2. No part of a tag is given out as text before it is certain that it is none.
-3. No thinking or call tag reaches the answer: one that opens or closes nothing is dropped and flagged.
+3. No thinking or call tag reaches the answer: one that opens or closes nothing is dropped and flagged. Where the
+   answer stops at the beginning of a tag and goes on behind something dropped, a blank keeps the two apart.
 4. The fragments of one call's arguments, joined, are JSON, and equal to the arguments in the message.
 5. The cost of a character does not depend on how many came before.
 
 Text before the first `</think>` is thinking, everything in it included; what follows is the answer. Calls are read in
-the XML form (`<function=NAME>` with `<parameter=KEY>` inside), and as one JSON object with name and arguments.
+the XML form (`<function=NAME>` with `<parameter=KEY>` inside), and as one JSON object with name and arguments
+(also called parameters) and nothing else.
 Values are typed by the tools' schemas (`text.arguments`). Fed with text from `text.decode.Decoder`, in which tags
 keep their spelling. Source: spec checkpoint-and-model 8.5.
 Not covered: a value that contains one of the closing tags of the XML form ends there.
@@ -128,7 +130,9 @@ class _State(Enum):
     THINKING = auto()
     CONTENT = auto()
     CALL = auto()
-    """Inside call tags; the form is not known yet, or is JSON."""
+    """Inside call tags; the form is not known yet."""
+    OTHER = auto()
+    """Inside call tags, and not in the XML form: JSON, or no call at all."""
     NAME = auto()
     FUNCTION = auto()
     KEY = auto()
@@ -142,7 +146,8 @@ _WANTED = {
     _State.THINKING: (tags.THINK_OPEN, tags.THINK_CLOSE),
     _State.CONTENT: _CONTENT_TAGS,
     _State.CALL: (tags.FUNCTION_OPEN, tags.CALL_OPEN, tags.CALL_CLOSE),
-    _State.NAME: (">",),
+    _State.OTHER: (tags.CALL_OPEN, tags.CALL_CLOSE),
+    _State.NAME: (">", tags.CALL_OPEN, tags.CALL_CLOSE),
     _State.FUNCTION: (tags.PARAMETER_OPEN, tags.FUNCTION_CLOSE, tags.CALL_OPEN, tags.CALL_CLOSE),
     _State.KEY: (">",),
     _State.VALUE: (tags.PARAMETER_CLOSE, tags.FUNCTION_CLOSE, tags.CALL_CLOSE),
@@ -150,6 +155,13 @@ _WANTED = {
 }
 """The tags that mean something in a state; all else is its text. Each begins with `<` and holds no other, or is `>`."""
 _PATTERNS = {state: re.compile("|".join(map(re.escape, wanted))) for state, wanted in _WANTED.items()}
+_NAME = re.compile(r"\s*([^\s<>]+)\s*")
+
+
+def _unfinished(text: str, start: int, wanted: tuple[str, ...]) -> int:
+    """Where the beginning of a tag stands at the end of the text, behind `start`; the length of the text if nowhere."""
+    at = text.rfind("<", start)
+    return at if at >= 0 and any(tag.startswith(text[at:]) for tag in wanted) else len(text)
 
 
 @dataclass(slots=True)
@@ -175,10 +187,20 @@ class _Prose:
         if not body:
             self.newlines += trailing
             return ""
-        body = "\n" * self.newlines + body
+        body = self._gap(body) + body
         self.newlines, self.followed = trailing, False
         self.parts.append(body)
         return body
+
+    def _gap(self, text: str) -> str:
+        """What stands before the next text: newlines, or else a blank where the two sides of a tag could form another.
+
+        No tag holds white space.
+        """
+        if self.followed and self.parts and not self.newlines and not text.startswith("\n"):
+            last = self.parts[-1]
+            return " " if _unfinished(last, 0, _CONTENT_TAGS) < len(last) else ""
+        return "\n" * self.newlines
 
     def tag(self) -> None:
         self.trim = self.followed = True
@@ -196,7 +218,7 @@ class _Prose:
 class _Call:
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    complete: bool = True
+    complete: bool = False
 
 
 class Parser:
@@ -221,7 +243,8 @@ class Parser:
         self._key = ""
         self._key_types: Types = STRING
         self._value_began = False
-        self._value_newline = False
+        self._value_newline = False  # it began with a newline that is no \r\n
+        self._value_held = ""  # a newline, or the \r of one, that waits for what follows
 
     def feed(self, text: str) -> list[Event]:
         """The events that this piece of text decides."""
@@ -230,9 +253,7 @@ class Parser:
             self._text(buffer[at : match.start()])
             at = match.end()
             self._tag(match[0])
-        hold = buffer.rfind("<", at)
-        if hold < 0 or not any(tag.startswith(buffer[hold:]) for tag in _WANTED[self._state]):
-            hold = len(buffer)
+        hold = _unfinished(buffer, at, _WANTED[self._state])
         self._buffer = buffer[hold:]
         self._text(buffer[at:hold])
         return self._decided()
@@ -248,7 +269,7 @@ class Parser:
                 self._say(Reasoning, self._reasoning.end())
             case _State.CONTENT:
                 self._say(Content, self._content.end())
-            case _State.CALL:
+            case _State.CALL | _State.OTHER:
                 self._flags.add(Flag.UNCLOSED_CALL)
                 self._json_call()
             case _State.NAME | _State.CALLED:
@@ -282,7 +303,12 @@ class Parser:
                 self._say(Reasoning, self._reasoning.take(text))
             case _State.CONTENT:
                 self._say(Content, self._content.take(text))
-            case _State.CALL | _State.NAME | _State.KEY:
+            case _State.CALL:
+                if self._parts or (text := text.lstrip()):
+                    if not self._parts and text.startswith("{"):
+                        self._state = _State.OTHER
+                    self._parts.append(text)
+            case _State.OTHER | _State.NAME | _State.KEY:
                 self._parts.append(text)
             case _State.FUNCTION:
                 if text.strip():
@@ -301,11 +327,10 @@ class Parser:
                 self._thinking_tag(tag)
             case _State.CONTENT:
                 self._content_tag(tag)
-            case _State.CALL:
+            case _State.CALL | _State.OTHER:
                 self._call_tag(tag)
             case _State.NAME:
-                self._start_call("".join(self._parts).strip())
-                self._state = _State.FUNCTION
+                self._name_tag(tag)
             case _State.FUNCTION:
                 self._function_tag(tag)
             case _State.KEY:
@@ -341,23 +366,37 @@ class Parser:
             self._flags.add(Flag.STRAY_TAG)
 
     def _call_tag(self, tag: str) -> None:
-        text = "".join(self._parts).strip()
-        if tag == tags.FUNCTION_OPEN and text.startswith("{"):  # inside a string of the JSON form
-            self._parts.append(tag)
-        elif tag == tags.FUNCTION_OPEN:
-            if text:
+        if tag == tags.FUNCTION_OPEN:
+            if self._state is _State.OTHER:  # inside a string of the JSON form
+                self._parts.append(tag)
+                return
+            if self._parts:
                 self._flags.add(Flag.MALFORMED_CALL)
             self._collect(_State.NAME)
-        else:
-            if not self._json_call():
-                self._flags.add(Flag.MALFORMED_CALL)
-                self._say(Content, self._content.take(re.sub(_PATTERNS[_State.CONTENT], "", text)))
+            return
+        if not self._json_call():
+            self._flags.add(Flag.MALFORMED_CALL)
+            for text in _PATTERNS[_State.CONTENT].split("".join(self._parts).strip()):
+                self._say(Content, self._content.take(text))
                 self._content.tag()
-            if tag == tags.CALL_OPEN:
-                self._flags.add(Flag.UNCLOSED_CALL)
-                self._collect(_State.CALL)
-            else:
-                self._state = _State.CONTENT
+        if tag == tags.CALL_OPEN:
+            self._flags.add(Flag.UNCLOSED_CALL)
+            self._collect(_State.CALL)
+        else:
+            self._state = _State.CONTENT
+
+    def _name_tag(self, tag: str) -> None:
+        if tag == ">" and (name := _NAME.fullmatch("".join(self._parts))):
+            self._start_call(name[1])
+            self._state = _State.FUNCTION
+            return
+        self._flags.add(Flag.MALFORMED_CALL)
+        self._parts.insert(0, tags.FUNCTION_OPEN)
+        self._state = _State.OTHER
+        if tag == ">":
+            self._parts.append(tag)
+        else:
+            self._call_tag(tag)
 
     def _function_tag(self, tag: str) -> None:
         match tag:
@@ -411,25 +450,31 @@ class Parser:
         self._key_types = self._types.get((call.name, key), STRING)
         self._collect(_State.VALUE)
         self._value_began = self._value_newline = False
+        self._value_held = ""
         opening = ("," if call.arguments else "{") + json.dumps(key, ensure_ascii=False) + ":"
         self._write(opening + ('"' if self._key_types == STRING else ""))
 
     def _value(self, text: str) -> None:
-        if not self._value_began:
+        text = self._value_held + text
+        if not self._value_began and text != "\r":
             self._value_began = True
-            text = text.removeprefix("\n")
-        if not text:
-            return
-        if self._value_newline:
-            text = "\n" + text
-        self._value_newline = text.endswith("\n")  # the last newline belongs to the closing tag
-        text = text.removesuffix("\n")
+            self._value_newline = text.startswith("\n")
+            text = text.removeprefix("\n" if self._value_newline else "\r\n")
+        body = text.removesuffix("\n")  # the last newline belongs to the closing tag
+        if not self._value_newline:  # where the first is a bare one, a \r before the last is the value's
+            body = body.removesuffix("\r")
+        self._value_held = text[len(body) :]
+        self._value_part(body)
+
+    def _value_part(self, text: str) -> None:
         if text:
             self._parts.append(text)
             if self._key_types == STRING:
                 self._write(json.dumps(text, ensure_ascii=False)[1:-1])
 
     def _end_value(self) -> None:
+        if self._value_held == "\r":  # no newline came after it
+            self._value_part("\r")
         text = "".join(self._parts)
         try:
             value = convert(text, self._key_types)
@@ -442,14 +487,23 @@ class Parser:
     def _json_call(self) -> bool:
         """A call from the collected text, if that is `{"name": ..., "arguments": {...}}`."""
         try:
-            call = json.loads("".join(self._parts))
-            name, arguments = call["name"], call.get("arguments", {})
-            arguments = canonical(json.loads(arguments) if isinstance(arguments, str) else arguments)
-        except (ValueError, TypeError, KeyError, RecursionError):
+            match canonical(json.loads("".join(self._parts))):
+                case {"name": str() as written, "arguments": arguments, **others}:
+                    pass
+                case {"name": str() as written, "parameters": arguments, **others}:
+                    pass
+                case {"name": str() as written, **others}:
+                    arguments = {}
+                case _:
+                    return False
+            if isinstance(arguments, str):
+                arguments = canonical(json.loads(arguments))
+        except (ValueError, TypeError, RecursionError):
             return False
-        if not isinstance(name, str) or not isinstance(arguments, dict):
+        name = _NAME.fullmatch(written)
+        if name is None or not isinstance(arguments, dict) or others:
             return False
-        self._start_call(name)
+        self._start_call(name[1])
         self._calls[-1].arguments = arguments
         if arguments:
             self._write(json.dumps(arguments, ensure_ascii=False)[:-1])
