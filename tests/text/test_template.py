@@ -59,6 +59,24 @@ def test_a_template_that_is_none():
         run("a\n{% if %}")
 
 
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{% for a in x %}" * 30 + "{% endfor %}" * 30, "SyntaxError: too many statically nested blocks"),
+        ("{% if x %}" * 300 + "{% endif %}" * 300, "nested too deeply"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
+    ],
+)
+def test_a_template_that_cannot_be_compiled(source, why):
+    with pytest.raises(CheckpointError, match=f"the chat template cannot be compiled: .*{why}"):
+        compile_template(source)
+
+
+def test_a_template_that_calls_itself_forever():
+    with pytest.raises(UsageError, match=r"fails on these messages: .* nested too deeply"):
+        run("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}")
+
+
 def test_words_are_what_the_code_names():
     words = compile_template("text {{ a.attr['item'] }}{% if b == 'value' and '<tag>' in c %}x{% endif %}").words
     assert words == {"attr", "item", "value"}

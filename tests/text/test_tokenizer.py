@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.text.gemma import gemma_like
 from zaya.errors import CheckpointError, UsageError
-from zaya.text import byte_tokenizer, load_tokenizer, tags, train_tokenizer
+from zaya.text import byte_tokenizer, load_tokenizer, render, tags, train_tokenizer
 
 TOKENIZERS = {"byte": byte_tokenizer(), "gemma": gemma_like(), "gemma flagged": gemma_like(flag_tags=True)}
 texts = st.lists(
@@ -189,6 +189,53 @@ def test_where_the_chat_template_comes_from(tmp_path, template):
     loaded = load_tokenizer(tmp_path)
     assert loaded is not None
     assert loaded.chat_template == "the file wins"
+
+
+NAMED = [{"name": "default", "template": "<|im_start|>D"}, {"name": "tool_use", "template": "<|im_start|>T"}]
+
+
+def test_a_template_for_tools(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(byte_tokenizer().source)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": NAMED}))
+    first = load_tokenizer(tmp_path)
+    assert first is not None
+    first.save(tmp_path / "again")
+    again = load_tokenizer(tmp_path / "again")
+    assert again is not None
+    for loaded in (first, again):
+        assert loaded.decode(render(loaded, []).ids) == "<|im_start|>D"
+        assert loaded.decode(render(loaded, [], tools=[]).ids) == "<|im_start|>D"
+        assert loaded.decode(render(loaded, [], tools=[{"name": "f"}]).ids) == "<|im_start|>T"
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert theirs.chat_template == {"default": "<|im_start|>D", "tool_use": "<|im_start|>T"}
+    byte_tokenizer(chat_template="one for all").save(tmp_path / "again")
+    again = load_tokenizer(tmp_path / "again")
+    assert again is not None
+    assert (again.chat_template, again.tool_template) == ("one for all", None)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            {"chat_template": [*NAMED[1:], {"name": "rag", "template": "R"}, {"name": []}]},
+            "called default: tool_use, rag",
+        ),
+        ({"chat_template": [{"name": "default", "template": 5}]}, "chat_template default must be a string: int"),
+        ({"chat_template": [NAMED[0], {"name": "tool_use", "template": []}]}, "chat_template tool_use must be"),
+        ({"chat_template": 5}, "chat_template must be a string: int"),
+        ({"eos_token": 5}, "eos_token must be a string: int"),
+        ({"bos_token": ["<bos>"]}, "bos_token must be a string: list"),
+        ({"pad_token": {"content": ["<pad>"]}}, "pad_token must be a string: list"),
+    ],
+)
+def test_a_config_of_another_shape(tmp_path, config, said):
+    (tmp_path / "tokenizer.json").write_text(byte_tokenizer().source)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"tokenizer_config.json: .*{said}"):
+        load_tokenizer(tmp_path)
 
 
 def test_truncation_in_the_file_is_not_obeyed():

@@ -58,11 +58,15 @@ def render(
     conversation = normalize_messages(messages)
     if add_generation_prompt is None:
         add_generation_prompt = not conversation or conversation[-1]["role"] != "assistant"
-    template = compile_template(DEFAULT_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template)
+    offered = normalize_tools(tools)
+    source = tokenizer.chat_template
+    if offered and tokenizer.tool_template is not None:
+        source = tokenizer.tool_template
+    template = compile_template(DEFAULT_TEMPLATE if source is None else source)
     escape = Escape(template.words)
     own = {
         "messages": [_escape_message(i, message, tokenizer, escape) for i, message in enumerate(conversation)],
-        "tools": _escape_value("tools", normalize_tools(tools), tokenizer, escape),
+        "tools": _escape_value("tools", offered, tokenizer, escape),
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
         "enable_thinking": enable_thinking,

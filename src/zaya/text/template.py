@@ -39,6 +39,9 @@ class ChatTemplate:
             return self._compiled.render(variables)
         except Refused as error:
             raise UsageError(f"the chat template refuses these messages: {error}") from error
+        except RecursionError as error:
+            message = "the chat template fails on these messages: it or what it is given is nested too deeply"
+            raise UsageError(message) from error
         except Exception as error:  # a template is a program, it can fail in any way
             message = f"the chat template fails on these messages: {type(error).__name__}: {error}"
             raise UsageError(message) from error
@@ -50,7 +53,7 @@ class Refused(Exception):
 
 @lru_cache(maxsize=16)
 def compile_template(source: str) -> ChatTemplate:
-    """A chat template made ready to run. Raises CheckpointError where it is not valid Jinja."""
+    """A chat template made ready to run. Raises CheckpointError where it is not valid Jinja or cannot be compiled."""
     from jinja2 import TemplateSyntaxError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser
@@ -74,10 +77,15 @@ def compile_template(source: str) -> ChatTemplate:
     try:
         tree = env.parse(source)
         compiled = env.from_string(source)
+        words = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+        words |= {node.attr for node in tree.find_all(nodes.Getattr)}
     except TemplateSyntaxError as error:
         raise CheckpointError(f"the chat template is not valid Jinja, line {error.lineno}: {error.message}") from error
-    words = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-    words |= {node.attr for node in tree.find_all(nodes.Getattr)}
+    except RecursionError as error:
+        raise CheckpointError("the chat template cannot be compiled: it is nested too deeply") from error
+    except Exception as error:  # what Jinja lets through, Python's compiler may still refuse in any way
+        message = f"the chat template cannot be compiled: {type(error).__name__}: {error}"
+        raise CheckpointError(message) from error
     return ChatTemplate(frozenset(word for word in words if not word.startswith(("<", ">"))), compiled)
 
 

@@ -27,6 +27,9 @@ _FALLBACK_NAMES = {
     "unk_token": (tags.UNK,),
 }
 
+_TOOL_TEMPLATE = "additional_chat_templates/tool_use.jinja"
+"""Where transformers keeps the template for conversations with tools."""
+
 
 @dataclass(frozen=True, slots=True)
 class TagIds:
@@ -46,11 +49,17 @@ class Tokenizer:
     """Text to ids and back. Immutable after construction, safe to share between threads."""
 
     def __init__(
-        self, source: str, *, chat_template: str | None = None, config: Mapping[str, Any] | None = None
+        self,
+        source: str,
+        *,
+        chat_template: str | None = None,
+        tool_template: str | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         """`source` is the text of a tokenizer.json, `config` the contents of a tokenizer_config.json.
 
-        Raises CheckpointError where the source is not a tokenizer, or decodes in a way we cannot reproduce.
+        Raises CheckpointError where the source is not a tokenizer, or decodes in a way we cannot reproduce, and where
+        the config names a token with something that is not a string.
         """
         from tokenizers import Tokenizer as Backend
 
@@ -73,6 +82,8 @@ class Tokenizer:
 
         self.chat_template = chat_template
         """The checkpoint's own chat template, in Jinja; None where it has none."""
+        self.tool_template = tool_template
+        """The one it has for conversations with tools; None where `chat_template` is for all."""
         self.size: int = self._backend.get_vocab_size(with_added_tokens=True)
         """Number of tokens, added ones included."""
         self.special_names = self._special_names()
@@ -165,7 +176,7 @@ class Tokenizer:
         return hashlib.blake2b(self.source.encode(), digest_size=16).hexdigest()
 
     def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja; transformers' AutoTokenizer reads them.
+        """Write tokenizer.json, tokenizer_config.json and the chat templates; transformers' AutoTokenizer reads them.
 
         A tokenizer without a template of its own gets the built-in one, so that the directory is complete.
         """
@@ -185,6 +196,12 @@ class Tokenizer:
         (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
         text = DEFAULT_TEMPLATE if self.chat_template is None else self.chat_template
         (directory / "chat_template.jinja").write_text(text, encoding="utf-8")
+        tool_file = directory / _TOOL_TEMPLATE
+        if self.tool_template is None:
+            tool_file.unlink(missing_ok=True)
+        else:
+            tool_file.parent.mkdir(exist_ok=True)
+            tool_file.write_text(self.tool_template, encoding="utf-8")
 
     def _encode(self, text: str) -> list[int]:
         try:
@@ -201,6 +218,8 @@ class Tokenizer:
         for role, fallbacks in _FALLBACK_NAMES.items():
             given = self._config.get(role)
             given = given.get("content") if isinstance(given, Mapping) else given
+            if given is not None and not isinstance(given, str):
+                raise CheckpointError(f"tokenizer_config.json: {role} must be a string: {type(given).__name__}")
             for name in (given, *fallbacks):
                 if name is not None and self.id_of(name) is not None:
                     names[role] = name
@@ -235,11 +254,13 @@ def load_tokenizer(directory: str | Path) -> Tokenizer | None:
             hint="copy tokenizer.json from the checkpoint",
         )
     config = _config(directory, config_text)
-    template = _read(directory / "chat_template.jinja")
-    if template is None:
-        template = _template_of(config)
     try:
-        return Tokenizer(source, chat_template=template, config=config)
+        template = _read(directory / "chat_template.jinja")
+        if template is None:
+            template, tool_template = _templates_of(config)
+        else:
+            tool_template = _read(directory / _TOOL_TEMPLATE)
+        return Tokenizer(source, chat_template=template, tool_template=tool_template, config=config)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error.message}", hint=error.hint) from error
 
@@ -263,11 +284,22 @@ def _config(directory: Path, text: str | None) -> dict[str, Any]:
     return config
 
 
-def _template_of(config: Mapping[str, Any]) -> str | None:
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several by name
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-    if template is not None and not isinstance(template, str):
-        raise CheckpointError(f"tokenizer_config.json: chat_template must be a string: {type(template).__name__}")
-    return template
+def _templates_of(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The chat template of a tokenizer_config.json, and the one for tools where it has several by name."""
+    given = config.get("chat_template")
+    if not isinstance(given, list):
+        return _template("chat_template", given), None
+    named = {str(entry.get("name")): entry.get("template") for entry in given if isinstance(entry, dict)}
+    if named.get("default") is None:
+        raise CheckpointError(
+            f"tokenizer_config.json: none of the chat templates is called default: {', '.join(named)}"
+        )
+    return _template("chat_template default", named["default"]), _template(
+        "chat_template tool_use", named.get("tool_use")
+    )
+
+
+def _template(where: str, given: object) -> str | None:
+    if given is None or isinstance(given, str):
+        return given
+    raise CheckpointError(f"tokenizer_config.json: {where} must be a string: {type(given).__name__}")
