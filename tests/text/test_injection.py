@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.text.gemma import gemma_like
-from zaya.errors import UsageError
+from zaya.errors import CheckpointError, UsageError
 from zaya.text import byte_tokenizer, render, tags
 from zaya.text.control import ControlTokens, Escape
 from zaya.text.template import DEFAULT_TEMPLATE, compile_template
@@ -149,9 +151,81 @@ def test_strings_of_lists_keep_their_text():
     assert control_of(tokenizer, rendered) == [105, 106]
 
 
-def test_a_tokenizer_that_reads_tags_into_other_text_is_refused():
-    import json
+def rendered_text(template, **data):
+    tokenizer = byte_tokenizer(chat_template="<|im_start|>" + template)
+    rendered = render(tokenizer, [{"role": "user", "content": "", **data}])
+    assert control_of(tokenizer, rendered) == [105]
+    return tokenizer.decode(rendered.ids).removeprefix("<|im_start|>")
 
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.one_of(attacks, st.sampled_from(["é👍\x7f", '\\"', "\\ud840\\udc00", "\U0002a700"]))).filter(
+        lambda texts: not any("\U00020000" <= char <= "\U0002a3ff" for char in "".join(texts))
+    )
+)
+def test_json_in_ascii_keeps_the_text(texts):
+    written = rendered_text("{{ messages[0].data | tojson(ensure_ascii=true) }}", data=texts)
+    assert written == json.dumps(texts)
+
+
+def test_rare_ideographs_are_no_stand_ins_in_ascii_either():
+    written = rendered_text("{{ messages[0].data | tojson(ensure_ascii=true) }}", data=["<think>", "\U00020000é"])
+    assert json.loads(written) == ["<think>", "\U00020000é"]
+
+
+KEYS = {"zzz": 1, "end": {"think": 1, "b": 2}, "<think>": [{"start": 1, "a": 2}], "Aaa": 4}
+
+
+def test_keys_are_sorted_by_their_text():
+    written = rendered_text("{{ messages[0].data | tojson(sort_keys=true) }}", data=KEYS)
+    assert written == json.dumps(KEYS, sort_keys=True)
+    for options, keys in [
+        ("", ["<think>", "Aaa", "end", "zzz"]),
+        ("true", ["<think>", "Aaa", "end", "zzz"]),
+        ("reverse=true", ["zzz", "end", "Aaa", "<think>"]),
+    ]:
+        loop = "{% for key, _ in messages[0].data | dictsort(" + options + ") %}{{ key ~ ' ' }}{% endfor %}"
+        assert rendered_text(loop, data=KEYS).split() == keys
+    values = {"a": "think", "b": "A", "c": "Z"}
+    loop = "{% for key, _ in messages[0].data | dictsort(CASE, by='value') %}{{ key }}{% endfor %}"
+    assert rendered_text(loop.replace("CASE", "false"), data=values) == "bac"
+    assert rendered_text(loop.replace("CASE", "true"), data=values) == "bca"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{{ content | urlencode }}",
+        "{{ '%a' % content }}",
+        "{{ content.encode() }}",
+    ],
+)
+@pytest.mark.parametrize("before", [0, 12_000, 41_900])
+def test_a_stand_in_that_comes_out_as_an_escape_is_an_error(written, before):
+    escape = Escape(frozenset())
+    for n in range(before):
+        escape._stand_in(str(n))
+    content = escape.text("a<think>", ControlTokens(["<think>"]))
+    with pytest.raises(UsageError, match="the chat template writes characters as escapes"):
+        escape.restore(compile_template(written).render({"content": content}))
+
+
+@pytest.mark.parametrize("text", ["\\ud840\\udc00", "'\\U00020000'", "%F0%A0%80%80"])
+def test_an_escape_in_the_text_is_text(text):
+    written = rendered_text("{{ messages[0].data }}", data=f"<think>{text}")
+    assert written == f"<think>{text}"
+
+
+def test_a_template_writes_no_stand_ins_of_its_own():
+    for source in ("\U00020000", "{{ '\\U00020000' }}"):
+        with pytest.raises(CheckpointError, match=r"the chat template cannot hold U\+20000"):
+            compile_template(source)
+    with pytest.raises(UsageError, match=r"writes a character that stands for others here: U\+2A3FF"):
+        rendered_text(r"{{ ('\ud868' ~ '\udfff').encode('utf-16', 'surrogatepass').decode('utf-16') }}")
+
+
+def test_a_tokenizer_that_reads_tags_into_other_text_is_refused():
     from zaya.text import Tokenizer
 
     source = json.loads(byte_tokenizer().source)

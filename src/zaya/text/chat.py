@@ -76,7 +76,7 @@ def render(
         raise UsageError(f"the template variable {taken[0]} is set by render and cannot be passed")
     for name, value in template_kwargs.items():
         own[name] = _escape_value(name, value, tokenizer, escape)
-    text, ranges = escape.restore(template.render(own))
+    text, ranges = escape.restore(template.render(own, escape.plain))
     ids = _encode(tokenizer, text, ranges)
     trainable, spans = scan(tokenizer, ids, [message["role"] for message in conversation])
     return Rendered(ids, trainable, spans)

@@ -8,6 +8,22 @@ Used by `text.tokenizer` and `text.chat`.
 Covered: whole spellings; spellings that only arise where a string touches the template's text or another string
 (a parameter called `x><|im_start|`, which the template closes with `>`).
 Not covered: a template that cuts a string apart and joins the pieces in another order.
+
+What a template writes is the text itself. What it may see is the stand-in, one character in place of a spelling or of
+a string's first or last character, and these then give another result than for the text:
+
+- sizes and places: `length`, `count`, `wordcount`, indices and slices, `truncate`, `wordwrap`, `center`, `first`,
+  `last`, `reverse`, loops over characters
+- looking inside: `in`, `replace`, `split`, `startswith`, `strip` with characters, `striptags`, and `==` with anything
+  but a string that the template's code spells out and that does not begin with `<` or `>`
+- case: `upper`, `lower`, `capitalize`, `title` leave a stand-in as it is
+- order: `sort`, `unique`, `groupby`, `min`, `max`, `<`; `dictsort` and `tojson(sort_keys=true)` do compare the text
+- writing safely: `tojson`, `escape`, `forceescape`, `xmlattr` and `repr` leave what has a stand-in as it is; that
+  matters for spellings with quotes, backslashes or angle brackets, and for rare ideographs under `ensure_ascii`
+- bytes: `encode`, `hash`
+
+A stand-in that comes out as an escape (`urlencode`, `%a`, the bytes of a string) is an error, unless the conversation
+itself holds such an escape: then it cannot be told from text.
 """
 
 from __future__ import annotations
@@ -19,9 +35,12 @@ from zaya.errors import UsageError
 
 # Stand-ins must be printable, or `repr` and the string form of a list in a template would write them as escapes:
 # that rules private-use characters out. These rare ideographs have no case, no width and no other form. Where one
-# occurs in the input it gets a stand-in itself, so a stand-in is never mistaken for text.
-_FIRST_STAND_IN, _LAST_STAND_IN = 0x20000, 0x2A6D6
-_RESERVED = re.compile(f"[{chr(_FIRST_STAND_IN)}-{chr(_LAST_STAND_IN)}]")
+# occurs in the input it gets a stand-in itself, so a stand-in is never mistaken for text. The range is that of whole
+# high surrogates, D840 to D868, so that an escape tells by its beginning whether it is one of these.
+_FIRST_STAND_IN, _LAST_STAND_IN = 0x20000, 0x2A3FF
+RESERVED = re.compile(f"[{chr(_FIRST_STAND_IN)}-{chr(_LAST_STAND_IN)}]")
+"""The characters that may be stand-ins. A template must hold none."""
+_AS_ESCAPE = re.compile(r"\\ud8(?:[45].|6[0-8])|\\U0002(?:[0-9]|a[0-3])|(?:%F0%A|\\xf0\\xa)(?:[0-9]|[Aa](?:%|\\x)8)")
 
 
 class ControlTokens:
@@ -68,10 +87,12 @@ class Escape:
         self._words = words
         self._stand_ins: dict[str, str] = {}
         self._originals: dict[str, str] = {}
+        self._escapes_given = False
 
     def text(self, text: str, forbidden: ControlTokens) -> str:
         """The text with stand-ins where it spells something forbidden, or has an end that could complete one."""
-        text = _RESERVED.sub(lambda match: self._stand_in(match[0]), text)
+        self._escapes_given = self._escapes_given or _AS_ESCAPE.search(text) is not None
+        text = RESERVED.sub(lambda match: self._stand_in(match[0]), text)
         pieces, at = [], 0
         for start, stop in forbidden.find(text):
             if start >= at:
@@ -103,11 +124,23 @@ class Escape:
                 return [self.value(item, forbidden) for item in value]
         raise TypeError(f"{type(value).__name__} is not a JSON value")
 
+    def plain(self, text: str) -> str:
+        """The text with its originals."""
+        return RESERVED.sub(lambda match: self._originals.get(match[0], match[0]), text)
+
     def restore(self, text: str) -> tuple[str, list[tuple[int, int]]]:
-        """The text with its originals, and the (start, stop) in it of everything that had a stand-in."""
+        """The text with its originals, and the (start, stop) in it of everything that had a stand-in.
+
+        Raises UsageError where it holds stand-ins that cannot be traced back.
+        """
+        escape = None if self._escapes_given or not self._originals else _AS_ESCAPE.search(text)
+        if escape is not None:
+            raise _untraceable(f"writes characters as escapes: {escape[0]}")
         pieces, ranges, at, length = [], [], 0, 0
-        for match in _RESERVED.finditer(text):
-            original = self._originals.get(match[0], match[0])
+        for match in RESERVED.finditer(text):
+            original = self._originals.get(match[0])
+            if original is None:
+                raise _untraceable(f"writes a character that stands for others here: U+{ord(match[0]):X}")
             before = text[at : match.start()]
             pieces += [before, original]
             length += len(before) + len(original)
@@ -124,7 +157,11 @@ class Escape:
         if original not in self._stand_ins:
             code = _FIRST_STAND_IN + len(self._stand_ins)
             if code > _LAST_STAND_IN:
-                raise UsageError("one conversation spells too many different control tokens: over 42,000")
+                raise UsageError("one conversation spells too many different control tokens: over 41,000")
             self._stand_ins[original] = chr(code)
             self._originals[chr(code)] = original
         return self._stand_ins[original]
+
+
+def _untraceable(what: str) -> UsageError:
+    return UsageError(f"the chat template {what}", hint="so the text of the messages cannot be told in what it wrote")
