@@ -116,7 +116,10 @@ def test_generate_in_both_layouts(tmp_path: Path) -> None:
     )  # fmt: skip
     save(make_pair(config, seed=3)[1], tmp_path / "native")
     byte_tokenizer().save(tmp_path / "native")
+    (tmp_path / "native" / "additional_chat_templates").mkdir()
+    (tmp_path / "native" / "additional_chat_templates" / "tool_use.jinja").write_text("{{ bos_token }}")
     zaya("convert", tmp_path / "native", tmp_path / "legacy", "--layout", "legacy")
+    assert (tmp_path / "legacy" / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ bos_token }}"
     assert (tmp_path / "legacy" / "tokenizer.json").exists()
     options = ("--max-tokens", "12", "--dtype", "float32", "--seed", "5")
     for form in ((), ("--raw",), ("--no-thinking", "--system", "Be brief.")):

@@ -22,7 +22,7 @@ MAX_SHARD_BYTES = 5_000_000_000
 
 TEXT_FILES = (
     "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
-    "generation_config.json",
+    "generation_config.json", "additional_chat_templates/tool_use.jinja",
 )  # fmt: skip
 """What else belongs to a checkpoint; copied as it is."""
 
@@ -73,6 +73,7 @@ def write_checkpoint(
             (partial / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             for name in TEXT_FILES:
                 if text_from is not None and (text_from / name).is_file():
+                    (partial / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(text_from / name, partial / name)
 
             def values(published: str) -> Iterator[Tensor]:
