@@ -1,0 +1,129 @@
+"""What a task is: problems made from a seed, and answers scored by rule.
+
+    environment.sample(seed, difficulty)  ->  Problem       prompt, and all that scoring it needs
+    environment.score(problem, text)      ->  Score         text is the visible answer, after the reasoning
+
+Both are pure: the same arguments give the same result in every process, today and in a year (`version` changes when
+that would not hold). A problem is plain data, so it can be written down, sent to another process and scored there.
+Source: spec post-training 8.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One item of a task."""
+
+    env: str
+    """Name of the environment, with a version: what scores it."""
+    prompt: str
+    """The question, with the instruction how to give the answer."""
+    meta: Mapping[str, Any]
+    """What the scorer needs, JSON."""
+    difficulty: int
+    """The level it was made at; 0 is the easiest."""
+    seed: int
+    """What it was made from."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of the content, the question as it is asked: equal content is one item, whatever seed it came from."""
+        return hashlib.blake2b(self.prompt.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "env": self.env,
+                "prompt": self.prompt,
+                "meta": self.meta,
+                "difficulty": self.difficulty,
+                "seed": self.seed,
+            },
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Problem:
+        return cls(**json.loads(text))
+
+
+class Status(Enum):
+    """What a score stands on."""
+
+    OK = "ok"
+    """There was an answer, and it was judged."""
+    BAD_FORMAT = "bad_format"
+    """No answer could be found in the text. Scores 0."""
+    ANSWER_LIMIT = "answer_limit"
+    """Judging the answer took more time or memory than is allowed. Scores 0."""
+    INFRA = "infra"
+    """The scorer itself failed. Not a score: the rollout is taken out and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an answer is worth."""
+
+    reward: float
+    """In [0, 1]."""
+    correct: bool
+    status: Status = Status.OK
+    answer: str | None = None
+    """The answer that was found in the text, as it was read."""
+    detail: str = ""
+    """What went wrong, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One way to solve a problem, in writing: what a model can learn from before it can try by itself."""
+
+    reasoning: str
+    answer: str
+    """The visible answer, with the box around it."""
+    result: str
+    """What is in the box."""
+
+
+class Environment(Protocol):
+    """One task."""
+
+    name: str
+    """Such as `arithmetic` or `rlve/Sorting`."""
+    version: int
+    """Changes when a seed means another problem, or an answer another score."""
+
+    def sample(self, seed: int, difficulty: int) -> Problem | None:
+        """The problem of a seed. None where there is none, which happens and is no error."""
+        ...
+
+    def score(self, problem: Problem, text: str) -> Score:
+        """The score of a visible answer. Never raises."""
+        ...
+
+    def reference(self, problem: Problem) -> str | None:
+        """An answer that is right, without the box; None where none is known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Which items a consumer takes: a stream of seeds by name, and the split it may see.
+
+    Held out is an item whose content hash says so, never one whose seed does: an item met twice is on one side.
+    """
+
+    name: str
+    """Such as `rl` or `eval`: two names, two streams."""
+    split: str = "train"
+    """`train` or `held_out`."""
+    held_out: float = 0.1
+    """Part of all items that is held out."""
