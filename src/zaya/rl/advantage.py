@@ -6,7 +6,7 @@ The gate is in `RolloutGroup.rewards`. The main rule is MaxRL, whose objective i
 by the mean reward, so a prompt that is rarely solved pulls harder, and no constant is needed against division by zero,
 because a group with mean 0 is dropped. The length bonus goes into the numerator alone and only ever moves correct
 rollouts. Log-probabilities have no part in credit: a sampled log-ratio subtracted from the reward is a bonus for length
-(tests/rl/test_bias.py). Source: spec post-training 3.2 to 3.5. Imports no torch.
+(tests/rl/test_advantage.py computes it). Source: spec post-training 3.2 to 3.5. Imports no torch.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class AdvantageConfig:
 class SolveRates:
     """Of each source, a moving average of the solve rates of its groups, and the highest it has been: p*.
 
-    The highest rate of a single group would be 1 almost at once, and the length bonus off ever after. The average starts
-    at 0 for the same reason: a first group that happens to be solved must not set the mark. Every group counts, also one
-    that is dropped, and counts after its own samples are made.
+    The highest rate of a single group would be 1 almost at once, and the length bonus off ever after. For the same
+    reason the average starts at 0: a first group that happens to be solved must not set the mark. Every group counts,
+    also one that is dropped, and counts after its own samples are made.
     """
 
     def __init__(self, decay: float = 0.9) -> None:

@@ -12,7 +12,7 @@ clipped ratio and no KL term. Source: spec post-training 3.6 and 3.7.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -74,8 +74,9 @@ class LossStats:
     """Largest |log(pi / mu)|."""
 
     def __add__(self, other: LossStats) -> LossStats:
-        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
-        return LossStats(**sums | {"max_log_ratio": max(self.max_log_ratio, other.max_log_ratio)})
+        sums: dict[str, Any] = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        sums["max_log_ratio"] = max(self.max_log_ratio, other.max_log_ratio)
+        return LossStats(**sums)
 
     @property
     def surviving(self) -> int:
