@@ -1,7 +1,8 @@
 """Credit on paper, and the identities that make it MaxRL.
 
 1. MaxRL: advantages sum to 0, those of correct rollouts to the number of failures; each lies in [-1, G - 1], and a lone
-   success has G - 1. GRPO gives the same success 3.87 of 16.
+   success has G - 1. GRPO gives the same success 3.87 of 16. The expected update is that of log p, cut off at order
+   G - 1.
 2. A group in which all earned the same is dropped, by any rule.
 3. The length bonus has the values of its formula, touches correct rollouts alone, and is off where it must be: one
    correct rollout, a solve rate below the best of the source, lengths that cannot be told apart.
@@ -58,6 +59,20 @@ def test_a_lone_success() -> None:
     # mean 1/16, deviation sqrt(1/16 * 15/16): 15/16 over that is sqrt(15)
     assert credit(rewards, GRPO) == pytest.approx((-1 / math.sqrt(15),) * 15 + (math.sqrt(15),), abs=2e-5)
     assert round(credit(rewards, GRPO)[-1], 2) == 3.87
+
+
+@pytest.mark.parametrize(("size", "p"), [(2, 0.3), (4, 0.5), (8, 0.05), (16, 0.9)])
+def test_the_expected_update_is_that_of_maximum_likelihood(size: int, p: float) -> None:
+    """By p, with scores 1/p of a success and -1/(1 - p) of a failure, over all numbers of successes:
+    log p has 1/p = sum over j >= 0 of (1 - p)^j, of which size - 1 terms are left."""
+    expected = 0.0
+    for right in range(size + 1):
+        advantages = group_advantages([1.0] * right + [0.0] * (size - right), [1] * size, MAXRL, best_rate=0.0)
+        scores = [1 / p] * right + [-1 / (1 - p)] * (size - right)
+        if advantages is not None:
+            update = math.fsum(a * s for a, s in zip(advantages, scores, strict=True)) / size
+            expected += math.comb(size, right) * p**right * (1 - p) ** (size - right) * update
+    assert expected == pytest.approx(sum((1 - p) ** j for j in range(size - 1)))
 
 
 def test_rewards_between_0_and_1() -> None:
@@ -168,8 +183,8 @@ def test_solve_rates_are_saved() -> None:
     rates, other = SolveRates(), SolveRates()
     for rate in (1.0, 0.0):
         rates.update("a", rate)
-    saved = json.loads(json.dumps(rates.state()))
-    other.load_state(saved)
+    saved = rates.state()
+    other.load_state(json.loads(json.dumps(saved)))
     rates.update("a", 0.5)
     assert (other.average("a"), other.best("a")) == pytest.approx((0.09, 0.1))
     other.update("a", 0.5)

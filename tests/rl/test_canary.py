@@ -1,7 +1,7 @@
 """What the canaries see, as vectors: spec post-training 7.1, made again from fixed seeds.
 
-1. Text, digits and tables are far from the threshold; loops of up to 10 ids are flagged, longer ones are not.
-2. The monitor sees loops up to 1,024 ids, of which the gate sees nothing.
+1. Text, digits and tables are far from the threshold; loops of up to 15 ids are flagged, of 30 and more not.
+2. The monitor sees loops of up to 958 ids, of which the gate sees nothing.
 3. A short rest belongs to the chunk before it. A response shorter than a chunk is measured and never flagged.
 4. One bad chunk is enough. What came before counts: the compressor runs through.
 5. Rare ids are those in the last tenth of the vocabulary.
@@ -56,6 +56,7 @@ def loop(period: int, length: int = LENGTH) -> np.ndarray:
         (loop(1), (0.005, 0.03), (0.003, 0.03)),
         (loop(5), (0.005, 0.04), (0.003, 0.03)),
         (loop(10), (0.005, 0.04), (0.003, 0.03)),
+        (loop(15), (0.005, 0.05), (0.003, 0.03)),
         (loop(30), (0.06, 0.2), (0.003, 0.03)),
         (loop(50), (0.06, 0.3), (0.003, 0.03)),
         (loop(190), (0.06, 0.5), (0.003, 0.03)),
@@ -63,13 +64,13 @@ def loop(period: int, length: int = LENGTH) -> np.ndarray:
         (loop(900), (0.5, 0.9), (0.003, 0.03)),
         (loop(1100), (0.5, 0.9), (0.5, 0.9)),
     ],
-    ids=["zipf", "digits", "table", *(f"loop{n}" for n in (1, 5, 10, 30, 50, 190, 250, 900, 1100))],
+    ids=["zipf", "digits", "table", *(f"loop{n}" for n in (1, 5, 10, 15, 30, 50, 190, 250, 900, 1100))],
 )
 def test_vectors(ids: np.ndarray, ratio: tuple[float, float], monitor: tuple[float, float]) -> None:
     report = look(ids)
     assert ratio[0] < report.min_ratio < ratio[1]
     assert monitor[0] < report.monitor_ratio < monitor[1]
-    assert report.is_flagged == (ratio[1] < 0.05)
+    assert report.is_flagged == (ratio[1] <= 0.05)
 
 
 @pytest.mark.parametrize("length", [1, 2, 100, 255])
@@ -87,11 +88,19 @@ def test_no_ids() -> None:
 
 
 def test_a_short_rest_belongs_to_the_chunk_before() -> None:
-    """A rest of 255 in a loop, after 256 without: measured together they are far from the threshold."""
+    """A rest of 255 in a loop, after 256 without, or the other way: measured together they are far from the
+    threshold."""
     noise = np.random.default_rng(1).integers(0, VOCAB, 256)
     rest = np.concatenate([noise, loop(1, 255)])
     assert look(rest).min_ratio > 0.25
     assert look(np.append(rest, rest[-1])).is_flagged
+    assert look(np.concatenate([loop(1, 256), noise[1:]])).min_ratio > 0.25
+    assert look(np.concatenate([loop(1, 256), noise])).is_flagged
+
+
+def test_the_flush_is_not_counted() -> None:
+    """Ten equal ids are 40 bytes: 8 of deflate, and 5 that every chunk would bring along."""
+    assert 0.1 < look([7] * 10).min_ratio < 0.3
 
 
 def test_one_bad_chunk_is_enough() -> None:
