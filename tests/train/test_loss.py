@@ -1,4 +1,4 @@
-"""The chunked loss against the plain one.
+"""The chunked loss and the chosen log-probabilities against the plain ones.
 
 1. Value and gradients are those of full logits: float64 to its last digits, float32 to 1e-6 and 1e-7.
 2. The size of a chunk, and of a block of the embedding, changes nothing.
@@ -6,6 +6,8 @@
 4. In bfloat16 the logits are float32 and sums are rounded once, at the end.
 5. Tokens outside the mask have no part in anything, whatever their targets are.
 6. Without gradients none are computed. Nothing as large as full logits is ever made.
+7. Log-probabilities of the targets hold 1, 2, 4 and 6 too; ids that are never drawn have no part in them, and they are
+   those of the distribution that is sampled from.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.tolerances import assert_close
 from zaya.model.config import preset
 from zaya.model.transformer import Want, ZayaModel
+from zaya.ops.sampling import probabilities
 from zaya.train import loss as module
-from zaya.train.loss import next_token_loss
+from zaya.train.loss import chosen_logprobs, next_token_loss
 
 
 def draw(tokens: int, dim: int, vocab: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,3 +166,83 @@ def test_through_the_model() -> None:
     for name, parameter in model.named_parameters():
         wanted, got = (torch.autograd.grad(x, parameter, retain_graph=True)[0] for x in (expected, loss))
         assert_close(got, wanted, what=name)
+
+
+def plain_chosen(hidden: Tensor, embed: Tensor, targets: Tensor, never: Tensor | None) -> Tensor:
+    logits = hidden @ embed.T
+    if never is not None:
+        barred = torch.zeros(embed.shape[0], dtype=torch.bool).index_fill(0, never, True)
+        logits = logits.masked_fill(barred, -torch.inf)
+    return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1)
+
+
+def bar(targets: Tensor, vocab: int) -> Tensor:
+    """A third of the ids, and no target."""
+    ids = torch.randperm(vocab)[: vocab // 3]
+    return ids[~torch.isin(ids, targets)]
+
+
+@given(st.integers(1, 40), st.integers(0, 50), st.integers(2, 30), st.booleans())
+@settings(max_examples=25)
+def test_chosen_logprobs_in_float64(chunk: int, tokens: int, rows: int, bars: bool) -> None:
+    hidden, embed, targets, _ = draw(tokens, 8, 60, torch.float64)
+    never = bar(targets, 60) if bars else None
+    weights = torch.randn(tokens, dtype=torch.float64)
+    with mock.patch.object(module, "_ROWS", rows):
+        chosen = chosen_logprobs(hidden, embed, targets, never=never, chunk_tokens=chunk)
+        got = gradients(chosen @ weights, hidden, embed)
+    expected = plain_chosen(hidden, embed, targets, never)
+    torch.testing.assert_close(chosen, expected, rtol=1e-12, atol=1e-13)
+    for mine, wanted in zip(got, gradients(expected @ weights, hidden, embed), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("chunk", [7, 64, 1000])
+def test_chosen_logprobs_in_float32(chunk: int) -> None:
+    hidden, embed, targets, _ = draw(200, 64, 500, torch.float32)
+    never = bar(targets, 500)
+    weights = torch.randn(200) / 200
+    chosen = chosen_logprobs(hidden, embed, targets, never=never, chunk_tokens=chunk)
+    expected = plain_chosen(hidden.double(), embed.double(), targets, never)
+    assert_close(chosen.double(), expected, "loss")
+    got, wanted = (gradients(x, hidden, embed) for x in (chosen @ weights, expected @ weights.double()))
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert_close(mine, theirs, "loss_gradient")
+
+
+def test_chosen_logprobs_of_bfloat16() -> None:
+    hidden, embed, targets, _ = draw(300, 32, 100, torch.bfloat16)
+    exact = [t.detach().double().requires_grad_() for t in (hidden, embed)]
+    chosen = chosen_logprobs(hidden, embed, targets, chunk_tokens=8)
+    expected = plain_chosen(*exact, targets, None)
+    assert chosen.dtype == torch.float32
+    assert_close(chosen.double(), expected)
+    got, wanted = gradients(chosen.mean(), hidden, embed), gradients(expected.mean(), *exact)
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert_close(mine.double(), theirs, "rounded_to_bfloat16")
+
+
+def test_chosen_logprobs_are_those_of_sampling() -> None:
+    hidden, embed, targets, _ = draw(10, 8, 40, torch.float32)
+    never = bar(targets, 40)
+    chosen = chosen_logprobs(hidden, embed, targets, never=never)
+    drawn = [probabilities(row @ embed.T, never=never)[t].log() for row, t in zip(hidden, targets, strict=True)]
+    assert_close(chosen, torch.stack(drawn))
+    _, by_embed = gradients(chosen.sum(), hidden, embed)
+    assert (by_embed[never] == 0).all()
+    with pytest.raises(AssertionError, match="cannot have been drawn"):
+        chosen_logprobs(hidden, embed, targets, never=targets[:1])
+
+
+def test_chosen_logprobs_keep_no_logits() -> None:
+    hidden, embed, targets, _ = draw(1000, 8, 500, torch.float32)
+    kept: list[int] = []
+    with (
+        Largest() as largest,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t),
+    ):
+        chosen = chosen_logprobs(hidden, embed, targets, chunk_tokens=32)
+        chosen.sum().backward()
+    assert largest.numel == 32 * 500
+    assert sum(kept) == hidden.numel() + embed.numel() + 2 * 1000
