@@ -116,5 +116,8 @@ class Completer(Protocol):
     """Who answers requests."""
 
     def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
-        """For each request its `n` completions, in order. Raises UsageError for a request that cannot be answered."""
+        """For each request its `n` completions, in order; without those that failed on the way, as a remote one may.
+
+        Raises UsageError for a request that cannot be answered.
+        """
         ...

@@ -1,0 +1,70 @@
+"""A completer without a model: a function writes the answers. Imports no torch.
+
+    ScriptedCompleter(byte_tokenizer(), lambda prompt, seed, index: "let me see\n</think>\n\n42")
+
+With it everything that is driven by a `Completer` can be tried and tested: what a model would draw is written as text,
+encoded, cut at the budget and split as the text of a model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from zaya.engine.split import split
+from zaya.engine.types import Completion, FinishReason, OnProgress, Request
+from zaya.text import Tokenizer, render
+
+Prompt = Sequence[Mapping[str, Any]] | str
+"""What a script is asked: the messages of a request, or the text of its prompt ids, control tokens spelled out."""
+
+Script = Callable[[Prompt, int, int], str | None]
+"""(prompt, seed, index of the completion) -> what is drawn, without the token that ends the turn. After a chat prompt
+it begins inside the reasoning: "reasoning\\n</think>\\n\\nanswer". None is a completion that fails."""
+
+
+class ScriptedCompleter:
+    """A `Completer` that says what a script says."""
+
+    def __init__(self, tokenizer: Tokenizer, script: Script) -> None:
+        self.tokenizer = tokenizer
+        self.script = script
+        self.requests: list[Request] = []
+        """Everything that was asked, in order."""
+
+    def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
+        total = sum(request.n for request in requests)
+        done, answers = 0, []
+        for request in requests:
+            self.requests.append(request)
+            completions = [self._complete(request, index) for index in range(request.n)]
+            answers.append([completion for completion in completions if completion is not None])
+            done += request.n
+            if on_progress is not None:
+                on_progress(done, total)
+        return answers
+
+    def _complete(self, request: Request, index: int) -> Completion | None:
+        if request.messages is not None:
+            prompt_ids, prompt = render(self.tokenizer, request.messages).ids, request.messages
+        else:
+            assert request.prompt_ids is not None
+            prompt_ids = request.prompt_ids
+            prompt = self.tokenizer.decode(prompt_ids)
+        text = self.script(prompt, request.seed, index)
+        if text is None:
+            return None
+        end = self.tokenizer.tags.turn_close
+        ids = (*self.tokenizer.encode(text, bos=False), *(() if end is None else (end,)))
+        is_cut = len(ids) > request.params.max_tokens
+        ids = ids[: request.params.max_tokens]
+        reasoning_ids, is_closed, reasoning, answer = split(self.tokenizer, prompt_ids, ids)
+        return Completion(
+            ids=ids,
+            text=answer,
+            reasoning=reasoning,
+            finish_reason=FinishReason.LENGTH if is_cut else FinishReason.STOP,
+            prompt_ids=tuple(prompt_ids),
+            reasoning_ids=reasoning_ids,
+            is_closed=is_closed,
+        )

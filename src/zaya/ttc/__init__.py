@@ -1,0 +1,1 @@
+"""More thinking at the time of the question, over anything that completes text. Imports no torch."""

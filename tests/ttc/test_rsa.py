@@ -1,0 +1,410 @@
+"""Markovian RSA with a model that is a script.
+
+1. There are population * (rounds + 1) rollouts, or fewer in the last round if so configured; a round is one call.
+2. No prompt shows a tail that is older than the round before; what it shows is what the candidate says.
+3. With fan_in 1 every worker continues its own chain.
+4. A tail as long as the budget is the whole chain, and so is `full`.
+5. One seed, one result: whatever order completions come in, and whoever is solved beside.
+6. Usage is what the completer gave out.
+7. Failed rollouts are left out; empty ones hand nothing on; where nothing is left, the last round there was decides.
+8. An aggregation prompt has its bound, also where tails grow when encoded again; a question that is too long is refused
+   before anything is asked.
+9. Reasoning that is cut in the last round is closed as the template does it, and an answer follows within the budget.
+10. An aggregator that is right iff one of C tails is right has accuracy 1 - (1 - p)^C, and gets better by rounds.
+11. Balanced draws show every tail equally often.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from zaya.engine.scripted import Prompt, ScriptedCompleter
+from zaya.engine.types import Completer, Completion, FinishReason, OnProgress, Request
+from zaya.errors import ConfigError, UsageError
+from zaya.text import byte_tokenizer, render
+from zaya.ttc.rsa import PRESETS, RsaConfig, resolve, solve, solve_many
+from zaya.ttc.types import Solution
+
+TOKENIZER = byte_tokenizer()
+SMALL = RsaConfig(
+    population=6, fan_in=3, rounds=3, think_budget=100, tail_tokens=40, final_budget=150, answer_reserve=30
+)
+
+
+def content(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def tags_in(text: str) -> list[tuple[int, int]]:
+    """(round, seed) of every tag in a text."""
+    return [(int(round), int(seed)) for round, seed in re.findall(r"<r(\d+)s(\d+)>", text)]
+
+
+def tagging(prompt: Prompt, seed: int, index: int) -> str:
+    """Reasoning that ends with a tag, one round younger than what it was shown."""
+    shown = tags_in(content(prompt))
+    round = max((round for round, _ in shown), default=-1) + 1
+    return f"hmm <r{round}s{seed}>\n</think>\n\n\\boxed{{{seed % 3}}}"
+
+
+class Spy:
+    """Records calls and what came back; may answer in the reverse order, or lose completions."""
+
+    def __init__(self, completer: Completer, lose: Callable[[int, int], bool] | None = None, backwards: bool = False):
+        self.completer = completer
+        self.lose = lose
+        self.backwards = backwards
+        self.calls: list[Sequence[Request]] = []
+        self.given: list[Completion] = []
+
+    def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
+        call = len(self.calls)
+        self.calls.append(requests)
+        if self.backwards:
+            answers = [self.completer.complete([request])[0] for request in reversed(requests)][::-1]
+        else:
+            answers = self.completer.complete(requests, on_progress=on_progress)
+        if self.lose is not None:
+            answers = [[] if self.lose(call, i) else answer for i, answer in enumerate(answers)]
+        self.given.extend(completion for answer in answers for completion in answer)
+        return answers
+
+
+def spy(script: Callable[[Prompt, int, int], str | None] = tagging, **options: Any) -> Spy:
+    return Spy(ScriptedCompleter(TOKENIZER, script), **options)
+
+
+def candidates_of(solution: Solution) -> list[Any]:
+    return [round.candidates for round in solution.rounds]
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, [6, 6, 6, 6]),
+        ({"final_workers": 2}, [6, 6, 6, 2]),
+        ({"fan_in": 1}, [6, 6, 6, 6]),
+        ({"rounds": 0}, [6]),
+        ({"rounds": 0, "final_workers": 1}, [1]),
+        ({"population": 1, "fan_in": 1, "rounds": 1}, [1, 1]),
+    ],
+)
+def test_counts(changes: Mapping[str, int], counts: list[int]) -> None:
+    config = replace(SMALL, **changes)
+    completer, progress = spy(), []
+    solutions = solve_many(
+        ["one?", "two?"], completer, TOKENIZER, config=config, on_progress=lambda *step: progress.append(step)
+    )
+    assert [len(call) for call in completer.calls] == [2 * count for count in counts]
+    assert sum(counts) == config.generations
+    for solution in solutions:
+        assert [(r.requests, r.finished, r.truncated) for r in solution.rounds] == [(n, n, 0) for n in counts]
+        assert not solution.partial
+    assert progress[-1] == (2 * sum(counts), 2 * sum(counts))
+    assert progress == sorted(progress)
+    budgets = [{request.params.max_tokens for request in call} for call in completer.calls]
+    assert budgets == [{100}] * config.rounds + [{120}]
+
+
+def test_no_aggregation_without_rounds() -> None:
+    completer = spy()
+    solve("one?", completer, TOKENIZER, config=replace(SMALL, rounds=0))
+    assert {content(request.messages) for request in completer.calls[0]} == {"one?"}
+
+
+@pytest.mark.parametrize("subset", ["uniform", "balanced"])
+def test_only_the_round_before_is_seen(subset: Any) -> None:
+    completer = spy()
+    solution = solve("one?", completer, TOKENIZER, config=replace(SMALL, subset=subset))
+    for round in range(1, 4):
+        before = {request.seed: worker for worker, request in enumerate(completer.calls[round - 1])}
+        for request, candidate in zip(completer.calls[round], solution.rounds[round].candidates, strict=True):
+            shown = tags_in(content(request.messages))
+            assert {number for number, _ in shown} == {round - 1}
+            assert tuple(before[seed] for _, seed in shown) == candidate.sources
+            assert len(set(candidate.sources)) == 3
+
+
+def test_chains_of_their_own() -> None:
+    completer = spy()
+    solution = solve("one?", completer, TOKENIZER, config=replace(SMALL, fan_in=1))
+    for round in range(1, 4):
+        assert [c.sources for c in solution.rounds[round].candidates] == [(worker,) for worker in range(6)]
+        for worker, request in enumerate(completer.calls[round]):
+            [(_, seed)] = tags_in(content(request.messages))
+            assert seed == completer.calls[round - 1][worker].seed
+
+
+def test_tails_as_long_as_the_budget() -> None:
+    config = replace(SMALL, rounds=1)
+    long = "".join(map(chr, range(97, 123))) * 10
+    seen = []
+    for changes in ({"tail_tokens": 100}, {"compaction": "full"}, {"tail_tokens": 20}):
+        completer = spy(lambda *_: long)
+        solution = solve("one?", completer, TOKENIZER, config=replace(config, **changes))
+        seen.append([request.messages for request in completer.calls[1]])
+        assert solution.rounds[0].truncated == 6
+    assert seen[0] == seen[1] != seen[2]
+    assert content(seen[0][0]).count(long[:100]) == 3
+    assert content(seen[2][0]).count("\n..." + long[83:100]) == 3
+
+
+def test_order_by_index() -> None:
+    by_index = solve("one?", spy(), TOKENIZER, config=replace(SMALL, order="index"))
+    at_random = solve("one?", spy(), TOKENIZER, config=SMALL)
+    sources = [c.sources for c in by_index.candidates]
+    assert sources == [tuple(sorted(s)) for s in sources]
+    assert any(c.sources != tuple(sorted(c.sources)) for c in at_random.candidates)
+
+
+def test_balanced_draws() -> None:
+    solution = solve("one?", spy(), TOKENIZER, config=replace(SMALL, subset="balanced"))
+    for round in solution.rounds[1:]:
+        shown = Counter(worker for candidate in round.candidates for worker in candidate.sources)
+        assert shown == dict.fromkeys(range(6), 3)
+
+
+def test_one_seed_one_result() -> None:
+    alone = solve("one?", spy(), TOKENIZER, config=SMALL, seed=5)
+    backwards = solve("one?", spy(backwards=True), TOKENIZER, config=SMALL, seed=5)
+    two, beside = solve_many(["two?", "one?"], spy(), TOKENIZER, config=SMALL, seeds=[5, 5])
+    assert candidates_of(alone) == candidates_of(backwards) == candidates_of(beside)
+    assert (alone.text, alone.answer) == (backwards.text, backwards.answer) == (beside.text, beside.answer)
+    other = solve("one?", spy(), TOKENIZER, config=SMALL, seed=6)
+    texts = [
+        {candidate.reasoning for round in each.rounds for candidate in round.candidates} for each in (alone, other, two)
+    ]
+    assert all(len(each) == 24 for each in texts)  # no two rollouts share a stream
+    assert len(set.union(*texts)) == 72
+
+
+def test_usage_is_the_sum_of_what_was_given() -> None:
+    def rambling(prompt: Prompt, seed: int, index: int) -> str:
+        return tagging(prompt, seed, index) if seed % 2 else "x" * 200
+
+    completer = spy(rambling)
+    solution = solve("one?", completer, TOKENIZER, config=SMALL, seed=1)
+    assert solution.usage.generated_tokens == sum(len(completion.ids) for completion in completer.given)
+    assert solution.usage.prompt_tokens == sum(len(completion.prompt_ids) for completion in completer.given)
+    assert any(candidate.is_forced for candidate in solution.candidates)
+    first = completer.given[:6]
+    assert solution.rounds[0].truncated == sum(c.finish_reason is FinishReason.LENGTH for c in first)
+    assert 0 < solution.rounds[0].truncated < 6
+
+
+def test_failed_rollouts_are_left_out() -> None:
+    # of six, the first round loses four: fewer than the three that a prompt would show are left
+    completer = spy(lose=lambda call, i: call == 0 and i not in (2, 4))
+    solution = solve("one?", completer, TOKENIZER, config=SMALL)
+    assert [len(call) for call in completer.calls] == [6, 6, 6, 6]
+    assert [candidate.worker for candidate in solution.rounds[0].candidates] == [2, 4]
+    assert {tuple(sorted(candidate.sources)) for candidate in solution.rounds[1].candidates} == {(2, 4)}
+    assert not solution.partial
+
+
+def test_empty_rollouts_hand_nothing_on() -> None:
+    silent: set[int] = set()
+
+    def script(prompt: Prompt, seed: int, index: int) -> str:
+        if "Attempt" not in content(prompt) and len(silent) < 2:
+            silent.add(seed)
+        return "" if seed in silent else tagging(prompt, seed, index)
+
+    solution = solve("one?", spy(script), TOKENIZER, config=SMALL)
+    assert [c.tail for c in solution.rounds[0].candidates[:2]] == ["", ""]
+    assert all(not {0, 1} & set(c.sources) for c in solution.rounds[1].candidates)
+    silent.clear()
+    chains = solve("one?", spy(script), TOKENIZER, config=replace(SMALL, fan_in=1))
+    assert [c.sources for c in chains.rounds[1].candidates] == [(), (), (2,), (3,), (4,), (5,)]
+
+
+def test_rounds_that_fail_as_a_whole() -> None:
+    with pytest.raises(UsageError, match="every rollout of the first round failed"):
+        solve("one?", spy(lose=lambda call, i: True), TOKENIZER, config=SMALL)
+    solution = solve("one?", spy(lose=lambda call, i: call == 2), TOKENIZER, config=SMALL)
+    assert solution.partial
+    assert len(solution.rounds) == 2
+    assert solution.text == next(c.text for c in solution.candidates if c.answer == solution.answer)
+    # a neighbour goes on
+    fate = spy(lose=lambda call, i: call == 0 and i < 6)
+    lost, whole = solve_many(["one?", "two?"], fate, TOKENIZER, config=SMALL)
+    assert (lost.rounds, lost.candidates, lost.answer, lost.text, lost.partial) == ((), (), None, "", True)
+    assert [len(call) for call in fate.calls] == [12, 6, 6, 6]
+    assert not whole.partial
+    # and the last round may be the one that fails
+    last = solve("one?", spy(lose=lambda call, i: call == 3), TOKENIZER, config=SMALL)
+    assert (last.partial, len(last.rounds)) == (True, 3)
+
+
+def test_prompts_have_a_bound() -> None:
+    config = replace(SMALL, rounds=1, population=4, think_budget=4000, tail_tokens=2000)
+    assert config.max_prompt == 3 * 2000 + 4096
+    frame = len(render(TOKENIZER, [{"role": "user", "content": ""}]).ids)
+    question = "q" * (4096 - frame - 400)
+
+    # broken bytes: each is one token when drawn and three when encoded again
+    class Broken(ScriptedCompleter):
+        def _complete(self, request: Request, index: int) -> Completion | None:
+            completion = super()._complete(request, index)
+            assert completion is not None
+            ids = (TOKENIZER.encode("é", bos=False)[1],) * len(completion.ids)
+            return replace(completion, ids=ids, reasoning_ids=ids)
+
+    completer = Spy(Broken(TOKENIZER, lambda *_: "x" * 3000))
+    solve(question, completer, TOKENIZER, config=config)
+    lengths = [len(render(TOKENIZER, request.messages).ids) for request in completer.calls[1]]
+    assert max(lengths) <= config.max_prompt
+    assert min(lengths) > config.max_prompt - 100
+    for request in completer.calls[1]:
+        assert question in content(request.messages)
+        sizes = {len(block) for block in content(request.messages).split("\n\n") if block.startswith("Attempt")}
+        assert len(sizes) == 1
+
+    completer = spy()
+    with pytest.raises(UsageError, match=r"the question is too long: \d+ tokens in a prompt of at most 10096"):
+        solve("q" * 10_000, completer, TOKENIZER, config=config)
+    assert completer.calls == []
+
+
+def test_presets() -> None:
+    sizes = {
+        name: (c.rounds, c.population, c.fan_in, c.think_budget // 1024, c.tail_tokens // 1024, c.max_prompt)
+        for name, c in PRESETS.items()
+    }
+    assert sizes == {
+        "markovian_baseline": (4, 16, 1, 8, 4, 8192),
+        "rsa_8k_4k": (2, 16, 4, 8, 4, 20_480),
+        "rsa_16k_4k": (2, 16, 4, 16, 4, 20_480),
+        "deploy": (2, 16, 4, 16, 4, 20_480),
+        "rsa_40k_4k": (2, 16, 4, 40, 4, 20_480),
+        "headline": (2, 16, 4, 40, 4, 20_480),
+        "rsa_40k_8k": (2, 16, 4, 40, 8, 36_864),
+        "lightweight": (2, 8, 4, 8, 4, 20_480),
+        "apex_light": (2, 16, 4, 8, 4, 20_480),
+        "apex_high": (8, 16, 4, 16, 4, 20_480),
+        "apex_xhigh": (8, 32, 4, 32, 4, 20_480),
+    }
+    assert {c.final_budget for c in PRESETS.values()} == {40_960}
+    assert {(c.temperature, c.top_p) for c in PRESETS.values()} == {(1.0, 1.0)}
+    assert resolve("deploy", population=8, rounds=0) == replace(PRESETS["deploy"], population=8, rounds=0)
+    with pytest.raises(UsageError, match="did you mean rsa_16k_4k"):
+        resolve("rsa_16k_4")
+
+
+def closing(prompt: Prompt, seed: int, index: int) -> str:
+    if isinstance(prompt, str):
+        return "\\boxed{9}" if prompt.endswith("</think>\n\n") else "and more"
+    return "a thought that does not end, " * 20
+
+
+def test_a_reasoning_that_is_cut_comes_to_an_answer() -> None:
+    config = replace(SMALL, rounds=0, population=2, fan_in=1, final_budget=61, answer_reserve=11)
+    completer = spy(closing)
+    solution = solve("one?", completer, TOKENIZER, config=config)
+    assert [request.params.max_tokens for call in completer.calls for request in call] == [50, 50, 11, 11]
+    for candidate, request in zip(solution.candidates, completer.calls[1], strict=True):
+        assert (candidate.text, candidate.answer) == ("\\boxed{9}", "9")
+        assert (candidate.is_finished, candidate.is_forced) == (True, True)
+        assert candidate.generated_tokens == 50 + 10
+        # as the template writes a message with that reasoning
+        whole = render(
+            TOKENIZER,
+            [
+                {"role": "user", "content": "one?"},
+                {"role": "assistant", "content": "\\boxed{9}", "reasoning_content": candidate.reasoning},
+            ],
+        )
+        assert list(request.prompt_ids or ()) == whole.ids[: len(request.prompt_ids or ())]
+    assert len({request.seed for call in completer.calls for request in call}) == 4
+
+
+def test_an_answer_that_is_cut_goes_on() -> None:
+    def script(prompt: Prompt, seed: int, index: int) -> str:
+        return " and more" if isinstance(prompt, str) else "short\n</think>\n\n" + "answer " * 20
+
+    config = replace(SMALL, rounds=0, population=1, fan_in=1, final_budget=60, answer_reserve=20)
+    solution = solve("one?", spy(script), TOKENIZER, config=config)
+    [candidate] = solution.candidates
+    assert candidate.text == ("answer " * 20)[: 40 - len("short\n") - 1 - 2] + " and more"
+    assert (candidate.is_forced, candidate.reasoning) == (False, "short")
+    # cut once more, or not answered at all: it stays cut
+    tight = solve("one?", spy(script), TOKENIZER, config=replace(config, final_budget=44, answer_reserve=4))
+    assert [(c.is_finished, c.generated_tokens) for c in tight.candidates] == [(False, 44)]
+    lost = solve("one?", spy(script, lose=lambda call, i: call == 1), TOKENIZER, config=config)
+    assert [(c.is_finished, c.generated_tokens) for c in lost.candidates] == [(False, 40)]
+
+
+def test_only_the_last_round_is_closed() -> None:
+    completer = spy(closing)
+    solution = solve("one?", completer, TOKENIZER, config=replace(SMALL, rounds=1))
+    assert [len(call) for call in completer.calls] == [6, 6, 6]
+    assert [candidate.text for candidate in solution.rounds[0].candidates] == [""] * 6
+    assert all(len(candidate.tail) == 40 for candidate in solution.rounds[0].candidates)
+
+
+def test_a_system_message_stays() -> None:
+    completer = spy()
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "one?"}]
+    solve(messages, completer, TOKENIZER, config=SMALL)
+    assert all((request.messages or [None])[0] == messages[0] for call in completer.calls for request in call)
+
+
+def test_the_accuracy_of_an_aggregator_on_paper() -> None:
+    p, fan_in, problems = 0.2, 3, 150
+
+    def script(prompt: Prompt, seed: int, index: int) -> str:
+        text = content(prompt)
+        is_right = "RIGHT" in text if "Attempt" in text else random.Random(seed).random() < p
+        return "RIGHT\n</think>\n\n\\boxed{1}" if is_right else "WRONG\n</think>\n\n\\boxed{0}"
+
+    solutions = solve_many(
+        [f"{i}?" for i in range(problems)], ScriptedCompleter(TOKENIZER, script), TOKENIZER,
+        config=replace(SMALL, rounds=2, fan_in=fan_in),
+    )  # fmt: skip
+    means = []
+    for round in range(3):
+        rates = [sum(c.answer == "1" for c in s.rounds[round].candidates) / 6 for s in solutions]
+        mean = sum(rates) / problems
+        error = (sum((rate - mean) ** 2 for rate in rates) / (problems - 1) / problems) ** 0.5
+        means.append((mean, error))
+    for (mean, error), expected in zip(means, (p, 1 - (1 - p) ** fan_in), strict=False):
+        assert abs(mean - expected) < 3 * error
+        assert error < 0.04
+    assert means[0][0] < means[1][0] < means[2][0]
+
+
+def test_selection_is_checked_before_anything_is_asked() -> None:
+    completer = spy()
+    with pytest.raises(UsageError, match="one final rollout: there are 6"):
+        solve("one?", completer, TOKENIZER, config=SMALL, selection="single")
+    with pytest.raises(UsageError, match="did you mean majority"):
+        solve("one?", completer, TOKENIZER, config=SMALL, selection="majorty")  # type: ignore[arg-type]
+    assert completer.calls == []
+    one = solve("one?", completer, TOKENIZER, config=replace(SMALL, final_workers=1), selection="single")
+    assert one.text == one.candidates[0].text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"population": 0}, "population must be at least 1: 0"),
+        ({"fan_in": 17}, "fan_in must be between 1 and population: 17, 16"),
+        ({"fan_in": 0}, "fan_in must be between"),
+        ({"rounds": -1}, "rounds must not be negative: -1"),
+        ({"tail_tokens": 20_000}, "tail_tokens must be between 1 and think_budget: 20000, 16384"),
+        ({"answer_reserve": 40_960}, "answer_reserve must be below final_budget: 40960, 40960"),
+        ({"answer_reserve": 0}, "answer_reserve must be at least 1: 0"),
+        ({"final_workers": 17}, "final_workers must be between 1 and population: 17, 16"),
+        ({"subset": "balance"}, "did you mean balanced"),
+    ],
+)
+def test_impossible_configurations(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RsaConfig(**settings)
