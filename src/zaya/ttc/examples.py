@@ -1,0 +1,87 @@
+"""Examples of aggregation to learn from: a prompt as Markovian RSA shows it, and a solution that weighs the attempts.
+
+    problem -> n attempts of a teacher that slips -> tails of some of them -> the prompt -> the teacher's solution
+
+The prompt is made by the function that makes it when the model is used (`ttc.prompts`), and tails are cut by the one
+that cuts them then (`ttc.tails`). The solution reads what every attempt came to; where one result is ahead of all
+others it takes that, and where none is it works the problem anew. Attempts that were cut inside their work count as
+none. Source: report as in spec markovian-rsa 7.1; how to weigh is our choice.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from zaya.core.rng import derive_seed
+from zaya.envs.base import Problem
+from zaya.envs.demonstrate import boxed_answer, conclude, demonstrate
+from zaya.text import Tokenizer
+from zaya.ttc.prompts import aggregation_messages
+from zaya.ttc.tails import tail
+
+
+def conversation(problem: Problem) -> list[dict[str, Any]]:
+    """A problem and its solution by a teacher that does not slip."""
+    shown = demonstrate(problem)
+    return [_user(problem.prompt), _assistant(shown.reasoning, shown.answer)]
+
+
+def aggregation(
+    problem: Problem,
+    tokenizer: Tokenizer,
+    *,
+    fan_in: int,
+    tail_tokens: int,
+    slip: float,
+    cut: float = 0.0,
+    seed: int = 0,
+) -> list[dict[str, Any]] | None:
+    """One example: a prompt with the tails of `fan_in` attempts, and the solution that weighs them.
+
+    slip: probability that a step of an attempt errs. cut: probability that an attempt ends somewhere in its work.
+    None where the attempts agree on something wrong: there weighing them is no way to the answer.
+    """
+    rng = random.Random(derive_seed("aggregation", problem.digest, seed))
+    tails, results = [], []
+    for attempt in range(fan_in):
+        shown = demonstrate(problem, slip=slip, seed=derive_seed(seed, "attempt", attempt))
+        ids = tokenizer.encode_plain(shown.reasoning + "\n")
+        is_cut = rng.random() < cut
+        if is_cut:
+            ids = ids[: rng.randrange(1, len(ids))]
+        tails.append(tail(tokenizer, ids, tail_tokens))
+        results.append(None if is_cut else shown.result)
+    right = demonstrate(problem)
+    ahead = leader(results)
+    if ahead not in (None, right.result):
+        return None
+    messages = aggregation_messages([_user(problem.prompt)], tails)
+    return [*messages, _assistant(weigh(results, right.reasoning, right.result), boxed_answer(right.result))]
+
+
+def leader(results: Sequence[str | None]) -> str | None:
+    """The result that more attempts came to than to any other, two at least; None where there is none."""
+    counts = Counter(result for result in results if result is not None).most_common(2)
+    if not counts or counts[0][1] < 2 or (len(counts) > 1 and counts[1][1] == counts[0][1]):
+        return None
+    return counts[0][0]
+
+
+def weigh(results: Sequence[str | None], work: str, answer: str) -> str:
+    """The reasoning of an aggregation: what each attempt says, and either the one that is ahead or the work anew."""
+    said = [f"{i}: {'cut' if result is None else result}" for i, result in enumerate(results, 1)]
+    ahead = leader(results)
+    if ahead is None:
+        return "\n".join([*said, "No answer is ahead.", work])
+    return conclude([*said, f"{ahead} is ahead."], answer)
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _assistant(reasoning: str, answer: str) -> dict[str, Any]:
+    return {"role": "assistant", "reasoning_content": reasoning, "content": answer}
