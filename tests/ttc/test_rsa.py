@@ -178,11 +178,12 @@ def test_one_seed_one_result() -> None:
     assert candidates_of(alone) == candidates_of(backwards) == candidates_of(beside)
     assert (alone.text, alone.answer) == (backwards.text, backwards.answer) == (beside.text, beside.answer)
     other = solve("one?", spy(), TOKENIZER, config=SMALL, seed=6)
-    texts = [
-        {candidate.reasoning for round in each.rounds for candidate in round.candidates} for each in (alone, other, two)
+    streams = [
+        {seed for round in each.rounds for candidate in round.candidates for _, seed in tags_in(candidate.reasoning)}
+        for each in (alone, other, two)
     ]
-    assert all(len(each) == 24 for each in texts)  # no two rollouts share a stream
-    assert len(set.union(*texts)) == 72
+    assert [len(seeds) for seeds in streams] == [24] * 3  # no two rollouts share a stream
+    assert len(set.union(*streams)) == 72
 
 
 def test_usage_is_the_sum_of_what_was_given() -> None:
