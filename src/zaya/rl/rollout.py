@@ -1,0 +1,157 @@
+"""From tasks to scored groups: which problem comes next, what the policy makes of it, what that earns.
+
+    Curriculum.next ─► prompts ─► roll_out: engine, scorers, canary ─► groups ─► Curriculum.show (aggregation)
+
+Problems are made and scored in processes of their own (`envs.pool`). Which problem comes at which place is a function
+of the seed and the place; where a curriculum stands is a few counters, and the attempts that wait to be shown.
+Source: spec post-training 3.1 and 3.5, markovian-rsa 7.2. Driven by `rl.trainer`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zaya.core.rng import derive_seed
+from zaya.engine.types import Completer, Completion, Request, SamplingParams
+from zaya.envs.base import Problem, Score, Status, Stream
+from zaya.envs.pool import TaskPool
+from zaya.envs.stream import take
+from zaya.rl.canary import examine
+from zaya.rl.recipe import RlConfig
+from zaya.rl.types import Rollout, RolloutGroup
+from zaya.text import Tokenizer
+from zaya.ttc.prompts import aggregation_messages
+from zaya.ttc.tails import carry
+
+STREAM = "rl"
+"""Names the items that are practised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A problem, put as a question or with attempts at it."""
+
+    problem: Problem
+    messages: tuple[Mapping[str, Any], ...]
+    source: str
+    """Under which solve rates are kept."""
+
+    @classmethod
+    def plain(cls, problem: Problem) -> Prompt:
+        return cls(problem, ({"role": "user", "content": problem.prompt},), problem.env)
+
+    def with_attempts(self, tails: Sequence[str]) -> Prompt:
+        return Prompt(self.problem, tuple(aggregation_messages(self.messages, tails)), f"aggregate {self.problem.env}")
+
+
+class Curriculum:
+    """Prompts without end. Its state is JSON."""
+
+    def __init__(self, config: RlConfig, pool: TaskPool, tokenizer: Tokenizer) -> None:
+        self.config = config
+        self.pool = pool
+        self.tokenizer = tokenizer
+        self.stream = Stream(STREAM, "train", config.held_out)
+        self.count = 0
+        """Problems given so far."""
+        self._next: dict[str, int] = {}
+        """Item of each level of a task at which its stream goes on."""
+        self._waiting: list[Prompt] = []
+        """Prompts with attempts, oldest first."""
+
+    def next(self, count: int) -> list[Prompt]:
+        """The next prompts, those with attempts first."""
+        shown = min(len(self._waiting), int(count * self.config.aggregation.share))
+        prompts, self._waiting = self._waiting[:shown], self._waiting[shown:]
+        return [*prompts, *map(Prompt.plain, self._problems(count - shown))]
+
+    def show(self, prompt: Prompt, completions: Sequence[Completion], rate: float) -> None:
+        """Keep attempts at a problem, to be shown later. Attempts that were all right, or had attempts before them
+        already, are not worth it."""
+        config = self.config.aggregation
+        if not config.share or rate == 1 or len(prompt.messages) != 1 or prompt.source != prompt.problem.env:
+            return
+        rng = random.Random(derive_seed(self.config.run.seed, "attempts", self.count, prompt.problem.digest))
+        chosen = rng.sample(list(completions), min(config.fan_in, len(completions)))
+        tails = [carry(self.tokenizer, completion, "tail", config.tail_tokens) for completion in chosen]
+        self._waiting.append(prompt.with_attempts([tail for tail in tails if tail]))
+        del self._waiting[: -2 * self.config.sampling.prompts]  # the oldest are of a policy that is gone
+
+    def state(self) -> dict[str, Any]:
+        waiting = [[p.problem.to_json(), list(p.messages), p.source] for p in self._waiting]
+        return {"count": self.count, "next": dict(self._next), "waiting": waiting}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.count, self._next = state["count"], dict(state["next"])
+        self._waiting = [Prompt(Problem.from_json(p), tuple(m), source) for p, m, source in state["waiting"]]
+
+    def _problems(self, count: int) -> list[Problem]:
+        tasks = list(self.config.tasks.values())
+        levels = []
+        for place in range(self.count, self.count + count):
+            rng = random.Random(derive_seed(self.config.run.seed, "task", place))
+            task = rng.choices(tasks, [task.weight for task in tasks])[0]
+            levels.append((task.env, rng.choice(task.difficulties)))
+        self.count += count
+        ready: dict[tuple[str, int], list[Problem]] = {}
+        for level in dict.fromkeys(levels):
+            env, difficulty = level
+            name = f"{env} {difficulty}"
+            found, self._next[name] = take(
+                self.pool, env, difficulty, self.stream, self._next.get(name, 0), levels.count(level)
+            )
+            ready[level] = found[::-1]
+        return [ready[level].pop() for level in levels]
+
+
+def roll_out(
+    prompts: Sequence[Prompt], completer: Completer, pool: TaskPool, config: RlConfig, vocab_size: int, *, seed: int
+) -> tuple[list[RolloutGroup], list[list[Completion]]]:
+    """Sample a group for each prompt at temperature 1, untruncated, and score it; the groups and what they are made of.
+
+    Rollouts whose scorer failed are counted in their group and not in it.
+    """
+    params = SamplingParams(max_tokens=config.sampling.max_tokens)
+    requests = [
+        Request(
+            messages=prompt.messages,
+            params=params,
+            n=config.sampling.group_size,
+            seed=derive_seed(seed, "prompt", place),
+            want_routes=config.router_replay,
+        )
+        for place, prompt in enumerate(prompts)
+    ]
+    answers = completer.complete(requests)
+    asked = [(prompt.problem, c.text) for prompt, group in zip(prompts, answers, strict=True) for c in group]
+    scores = iter(pool.score(asked))
+    groups = []
+    for prompt, completions in zip(prompts, answers, strict=True):
+        judged = [(completion, next(scores)) for completion in completions]
+        rollouts = [_rollout(c, score, config, vocab_size) for c, score in judged if score.status != Status.INFRA]
+        groups.append(
+            RolloutGroup(
+                key=prompt.problem.digest,
+                source=prompt.source,
+                prompt_ids=completions[0].prompt_ids,
+                rollouts=tuple(rollouts),
+                num_failed=len(judged) - len(rollouts),
+            )
+        )
+    return groups, answers
+
+
+def _rollout(completion: Completion, score: Score, config: RlConfig, vocab_size: int) -> Rollout:
+    assert completion.behavior_logprobs is not None
+    return Rollout(
+        ids=completion.ids,
+        behavior_logprobs=completion.behavior_logprobs,
+        routes=completion.routes,
+        weight_versions=completion.weight_versions,
+        finish_reason=completion.finish_reason,
+        score=score,
+        is_flagged=examine(completion.ids, vocab_size, config.canary).is_flagged,
+    )

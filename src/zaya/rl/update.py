@@ -1,0 +1,116 @@
+"""One update of the policy by rollouts that carry their credit.
+
+Rollouts are packed into micro-batches; each token is computed through the experts that worked on it when it was sampled
+(router replay): the choice is theirs, the weight of the expert is this router's. A rollout is read without its last id,
+as it was when it was sampled. The same model object samples and learns, so that on a CPU in float32 both see the same
+probabilities. Source: spec post-training 3.6 to 3.8, 5. Called by `rl.trainer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zaya.model.transformer import Want, ZayaModel
+from zaya.rl.loss import LossConfig, LossStats, policy_loss
+from zaya.rl.types import Sample
+from zaya.train.loss import chosen_logprobs
+from zaya.train.optim import Optimizer, StepStats
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRecord:
+    """What an update did."""
+
+    loss: float
+    stats: LossStats
+    step: StepStats | None
+    """None where nothing was left to learn from, and the weights stayed as they are."""
+
+
+def update(
+    model: ZayaModel,
+    optimizer: Optimizer,
+    samples: Sequence[Sample],
+    config: LossConfig,
+    *,
+    lr: float,
+    micro_tokens: int,
+    never: Sequence[int] = (),
+) -> UpdateRecord:
+    """Move the weights once. `never` are ids that cannot be drawn, and had no share in the probabilities.
+
+    Momentum-free Muon makes a step of full size whatever the gradient, so a batch without signal must not make one.
+    """
+    barred = torch.tensor(list(never), dtype=torch.long, device=model.device) if len(never) else None
+    loss, stats = 0.0, LossStats()
+    for part in _micro_batches(samples, micro_tokens):
+        value, seen = _loss(model, part, config, len(samples), barred)
+        value.backward()
+        loss, stats = loss + value.item(), stats + seen
+    step = optimizer.step(lr) if stats.surviving else None
+    optimizer.zero_grad()
+    return UpdateRecord(loss, stats, step)
+
+
+def _loss(
+    model: ZayaModel, samples: Sequence[Sample], config: LossConfig, num_sequences: int, never: Tensor | None
+) -> tuple[Tensor, LossStats]:
+    bounds, places, ids, targets = [0], [], [], []
+    for sample in samples:
+        prompt, response = sample.group.prompt_ids, sample.rollout.ids
+        ids += [*prompt, *response[:-1]]
+        places += range(bounds[-1] + len(prompt) - 1, bounds[-1] + len(prompt) - 1 + len(response))
+        targets += response
+        bounds.append(len(ids))
+
+    def tensor(values: Sequence[int] | np.ndarray) -> Tensor:
+        return torch.as_tensor(values, device=model.device)
+
+    out = model(tensor(ids), cu_seqlens=bounds, routes=_routes(samples, bounds), want=Want(logits=None, hidden=True))
+    assert out.hidden is not None
+    logprobs = chosen_logprobs(out.hidden[tensor(places)], model.embed, tensor(targets), never=never)
+    behavior = np.concatenate([sample.rollout.behavior_logprobs for sample in samples])
+    advantages = [sample.advantage for sample in samples]
+    lengths = [len(sample.rollout.ids) for sample in samples]
+    return policy_loss(
+        logprobs,
+        tensor(behavior),
+        tensor(np.repeat(np.array(advantages, dtype=np.float32), lengths)),
+        config,
+        num_sequences=num_sequences,
+    )
+
+
+def _routes(samples: Sequence[Sample], bounds: Sequence[int]) -> Tensor | None:
+    routes = [sample.rollout.routes for sample in samples]
+    recorded = [rows for rows in routes if rows is not None]
+    if not recorded:
+        return None
+    # a row short or long here and every later token would go through a stranger's experts
+    assert len(recorded) == len(samples)
+    assert [len(rows) for rows in recorded] == [b - a for a, b in pairwise(bounds)]
+    return torch.from_numpy(np.concatenate(recorded))
+
+
+def _micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list[Sample]]:
+    """The longest first, so that those of a micro-batch are alike; each holds one rollout at least."""
+    part: list[Sample] = []
+    tokens = 0
+    for sample in sorted(samples, key=_tokens, reverse=True):
+        if part and tokens + _tokens(sample) > micro_tokens:
+            yield part
+            part, tokens = [], 0
+        part.append(sample)
+        tokens += _tokens(sample)
+    if part:
+        yield part
+
+
+def _tokens(sample: Sample) -> int:
+    return len(sample.group.prompt_ids) + len(sample.rollout.ids) - 1

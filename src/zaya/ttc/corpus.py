@@ -1,0 +1,241 @@
+"""Text to learn from, made of tasks: worked problems, conversations of several, examples of aggregation.
+
+    tasks ─► problems ─► worked solutions ─► NAME.jsonl, which a recipe names as `text_lines` or `conversation_lines`
+
+Beside the files lies the tokenizer that was learned from them and from the standard library. Problems are made in a
+process of their own and never from the held-out side; each file has a stream of its own. What is there already, made
+from the same settings, is left. Source: spec pretraining 5 and 6, markovian-rsa 7.1. Command: `zaya prepare`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from zaya import config as configuration
+from zaya.core.files import new_file
+from zaya.core.progress import Progress
+from zaya.core.rng import derive_seed
+from zaya.data.sources import InMemory, Source, StandardLibrary, Text, canonical
+from zaya.data.tokenizer import make_tokenizer
+from zaya.envs.base import Problem, Stream
+from zaya.envs.demonstrate import demonstrate
+from zaya.envs.pool import TaskPool
+from zaya.envs.stream import take
+from zaya.errors import ConfigError
+from zaya.text import Tokenizer, load_tokenizer
+from zaya.ttc import examples
+from zaya.ttc.prompts import aggregation_messages
+
+_FORMAT = 1
+_SAMPLE_TEXTS = 4000
+"""Worked problems that the tokenizer is learned from."""
+
+Kind = Literal["text", "conversation", "dialogue", "aggregation"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelConfig:
+    """An environment with a teacher, and the levels its problems come from."""
+
+    env: str
+    """Name of the environment."""
+    difficulties: tuple[int, ...] = (0,)
+    """Levels, each as often as the others."""
+    weight: float = 1.0
+    """Share of the problems, relative to the other tasks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileConfig:
+    """One file of documents."""
+
+    kind: Kind
+    """Plain text of question and solution; a conversation of one problem, or of several; an aggregation."""
+    problems: int
+    """Problems worked in it."""
+    turns: int = 8
+    """Most problems of a dialogue; it has at least two."""
+    slip: float = 0.04
+    """Largest probability that a step of an attempt shown in an aggregation errs; each example has its own."""
+    cut: float = 0.05
+    """Probability that such an attempt ends somewhere in its work."""
+
+    def __post_init__(self) -> None:
+        if self.problems < 1 or self.turns < 2:
+            raise ConfigError(f"problems must be at least 1, and turns 2: {self.problems}, {self.turns}")
+        if not (0 <= self.slip <= 1 and 0 <= self.cut <= 1):
+            raise ConfigError(f"slip and cut are probabilities: {self.slip}, {self.cut}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusConfig:
+    """A recipe of text to learn from."""
+
+    tasks: dict[str, LevelConfig]
+    """What the problems are, by name."""
+    files: dict[str, FileConfig]
+    """What is written, by name."""
+    seed: int = 0
+    """Decides which problems come from which level, and how attempts err."""
+    held_out: float = 0.1
+    """Part of all problems, by their content, that no file has."""
+    vocabulary: int = 1024
+    """Tokens of the tokenizer."""
+    library_exclude: tuple[str, ...] = ()
+    """Files of the standard library that the tokenizer is not learned from."""
+    library_share: float = 0.1
+    """Part of the standard library's files, by their content, that it is learned from."""
+    fan_in: tuple[int, ...] = (1, 2, 3, 4)
+    """Attempts shown in an aggregation; one of these numbers, each as often as it is listed."""
+    tail_tokens: int = 40
+    """Tokens of an attempt that are shown."""
+    workers: int = 1
+    """Processes that make problems."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks or not self.files:
+            raise ConfigError("a corpus needs tasks and files", hint="add tables [tasks.NAME] and [files.NAME]")
+        if not 0 < self.library_share <= 1:
+            raise ConfigError(f"library_share must be above 0 and at most 1: {self.library_share}")
+        if not self.fan_in or min(self.fan_in) < 1 or self.tail_tokens < 1 or self.workers < 1:
+            raise ConfigError("fan_in, tail_tokens and workers must be at least 1")
+
+
+def make_corpus(config: CorpusConfig, directory: Path, notice: Callable[[str], None]) -> None:
+    """Write the files and the tokenizer into a directory, as far as they are not there.
+
+    Raises UsageError and DataError for tasks that do not exist, have no teacher, or have too few problems.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    key = _key(config)
+    with TaskPool(config.workers) as pool:
+        problems = _Problems(config, pool)
+        tokenizer = _tokenizer(config, directory, problems)
+        for name, file in config.files.items():
+            path = directory / f"{name}.jsonl"
+            made = _key(config, file, tokenizer.digest, key)
+            if _read_key(path) == made:
+                notice(f"{path} is there already")
+                continue
+            documents = list(_documents(name, file, config, problems.of(name, file.problems), tokenizer))
+            _write(path, documents, made)
+            notice(f"{path}: {len(documents):,} documents of {file.problems:,} problems")
+
+
+class _Problems:
+    """Problems by stream: the same for the same name and number."""
+
+    def __init__(self, config: CorpusConfig, pool: TaskPool) -> None:
+        self.config = config
+        self.pool = pool
+
+    def of(self, name: str, count: int) -> list[Problem]:
+        config, tasks = self.config, list(self.config.tasks.values())
+        rng = random.Random(derive_seed(config.seed, "problems", name))
+        levels = []
+        for task in rng.choices(tasks, [task.weight for task in tasks], k=count):
+            levels.append((task.env, rng.choice(task.difficulties)))
+        stream = Stream(name, "train", config.held_out)
+        ready: dict[tuple[str, int], list[Problem]] = {}
+        with Progress(count, f"problems of {name}") as bar:
+            for level in dict.fromkeys(levels):
+                wanted = levels.count(level)
+                ready[level] = take(self.pool, *level, stream, 0, wanted)[0][::-1]
+                bar.update(wanted)
+        return [ready[level].pop() for level in levels]
+
+
+def _documents(
+    name: str, file: FileConfig, config: CorpusConfig, problems: Sequence[Problem], tokenizer: Tokenizer
+) -> Iterator[dict[str, Any]]:
+    rng = random.Random(derive_seed(config.seed, "documents", name))
+    match file.kind:
+        case "text":
+            yield from ({"text": _text(problem)} for problem in problems)
+        case "conversation":
+            yield from ({"messages": examples.conversation(problem)} for problem in problems)
+        case "dialogue":
+            left = list(problems)
+            while left:
+                turns = rng.randint(2, file.turns)
+                part, left = left[:turns], left[turns:]
+                yield {"messages": [message for problem in part for message in examples.conversation(problem)]}
+        case "aggregation":
+            for place, problem in enumerate(problems):
+                messages = examples.aggregation(
+                    problem,
+                    tokenizer,
+                    fan_in=rng.choice(config.fan_in),
+                    tail_tokens=config.tail_tokens,
+                    slip=rng.uniform(0, file.slip),
+                    cut=file.cut,
+                    seed=derive_seed(config.seed, name, place),
+                )
+                if messages is not None:
+                    yield {"messages": messages}
+
+
+def _tokenizer(config: CorpusConfig, directory: Path, problems: _Problems) -> Tokenizer:
+    """The tokenizer of a directory, learned if it is not there: from a part of the library, worked problems, and the
+    words that show attempts."""
+    worked = [Text(problem.digest, _text(problem)) for problem in problems.of("tokenizer", _SAMPLE_TEXTS)]
+    question = {"role": "user", "content": "?"}
+    shown = [aggregation_messages([question], ["."] * n)[-1]["content"] for n in sorted({*config.fan_in, 1, 2})]
+    words = [examples.weigh(results, "", "1") for results in (["1", "1", "2"], ["1", "2"], [None, "1"])]
+    frame = [Text(f"frame {i}", text) for i, text in enumerate([*shown, *words])]
+    sources: list[Source] = [
+        _Part(StandardLibrary(config.library_exclude), config.library_share),
+        InMemory([*worked, *frame * 50]),
+    ]
+    made = make_tokenizer(sources, config.vocabulary, directory / "tokenizer", overwrite=True)
+    tokenizer = load_tokenizer(made)
+    assert tokenizer is not None
+    return tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of the documents of a source, chosen by their content."""
+
+    source: Source
+    share: float
+
+    conversations = False
+
+    def __iter__(self) -> Iterator[Any]:
+        for document in self.source:
+            digest = hashlib.blake2b(canonical(document).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            if int.from_bytes(digest, "big") < self.share * 2**64:
+                yield document
+
+
+def _text(problem: Problem) -> str:
+    shown = demonstrate(problem)
+    return f"{problem.prompt}\n{shown.reasoning}\n{shown.answer}"
+
+
+def _key(*parts: Any) -> str:
+    plain = [part if isinstance(part, str) else configuration.to_mapping(part) for part in parts]
+    return hashlib.blake2b(json.dumps([_FORMAT, plain], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _read_key(path: Path) -> str | None:
+    """What a file was made from, as its first line says."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return str(json.loads(stream.readline())["made_from"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, documents: Sequence[dict[str, Any]], key: str) -> None:
+    lines = [{"made_from": key, **documents[0]}, *documents[1:]] if documents else []
+    with new_file(path) as stream:
+        for line in lines:
+            stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
