@@ -26,7 +26,8 @@ LONGEST_PROMPT = 4000
 
 _RUN_ANSWERS = ("Differentiate", "Integral")
 """They hand the answer to sympy's parser, which evaluates it as Python. Text of a model is not run."""
-# Its markers around an answer may be chosen: control characters, which no answer holds, so that none can end early.
+# Its markers around an answer may be chosen. Control characters stand in no right answer, so one that holds them, and
+# could end early by it, is wrong.
 _MARKERS = ("\x02", "\x03")
 
 
@@ -80,6 +81,8 @@ class RlveEnvironment:
         answer = boxed(text)
         if answer is None:
             return NO_ANSWER
+        if not set(_MARKERS).isdisjoint(answer):
+            return Score(0.0, False, answer=answer)
         out_of_memory = False
         judge = environment.scorer
 

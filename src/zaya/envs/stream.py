@@ -50,7 +50,7 @@ def take(
                 hint="ask for fewer, or for another difficulty",
             )
         expected = int((count - len(found)) / share) + 1
-        batch = range(index, index + min(expected, _BATCH if num_made else _FIRST_BATCH))
+        batch = range(index, index + min(expected, _BATCH if num_made else _FIRST_BATCH - tried))
         seeds = [item_seed(env_name, version, stream.name, difficulty, i) for i in batch]
         for problem in pool.sample([(env_name, seed, difficulty) for seed in seeds]):
             index += 1
