@@ -15,7 +15,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from zaya.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Problem:
     """One item of a task."""
 
     env: str
-    """Name of the environment, with a version: what scores it."""
+    """Name of the environment that made it and scores it."""
     prompt: str
     """The question, with the instruction how to give the answer."""
     meta: Mapping[str, Any]
@@ -32,6 +34,8 @@ class Problem:
     """The level it was made at; 0 is the easiest."""
     seed: int
     """What it was made from."""
+    version: int = 1
+    """Version of the environment that made it; another one does not score it."""
 
     @property
     def digest(self) -> str:
@@ -46,6 +50,7 @@ class Problem:
                 "meta": self.meta,
                 "difficulty": self.difficulty,
                 "seed": self.seed,
+                "version": self.version,
             },
             ensure_ascii=False,
         )
@@ -97,7 +102,7 @@ class Environment(Protocol):
     """One task."""
 
     name: str
-    """Such as `arithmetic` or `rlve/Sorting`."""
+    """What `registry.get` finds it by, such as `arithmetic` or `rlve/Sorting`."""
     version: int
     """Changes when a seed means another problem, or an answer another score."""
 
@@ -123,7 +128,15 @@ class Stream:
 
     name: str
     """Such as `rl` or `eval`: two names, two streams."""
-    split: str = "train"
-    """`train` or `held_out`."""
+    split: Literal["train", "held_out"] = "train"
+    """Which side of the split."""
     held_out: float = 0.1
-    """Part of all items that is held out."""
+    """Part of all items that is held out. Two streams are disjoint only where they agree on it."""
+
+    def __post_init__(self) -> None:
+        if self.split not in ("train", "held_out"):
+            raise UsageError(f"a stream has no split {self.split!r}", hint="it is train or held_out")
+        if not 0 <= self.held_out < 1:
+            raise UsageError(f"held_out must be at least 0 and below 1: {self.held_out}")
+        if self.split == "held_out" and self.held_out == 0:
+            raise UsageError("nothing is held out: held_out is 0", hint="0.1 holds out a tenth of all items")

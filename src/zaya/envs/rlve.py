@@ -1,0 +1,130 @@
+"""The tasks of RLVE-Gym (arXiv 2511.07317), one environment for each: `rlve/Sorting`, `rlve/LCM` and so on.
+
+The package `rlve-gym`, imported as `Gym`, makes the problems and judges the answers; here it gets our prompt, our box
+and our score. It imports torch and seeds the global generators of its process, so it runs in the workers of
+`envs.pool` only. Outside of one, an environment is a name that can read a reference out of a problem.
+Source: spec post-training 8.2.
+
+Left out: its rewards for answers that are nearly right. A right answer earns 1, any other 0.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from typing import Any
+
+from zaya.core.rng import derive_seed
+from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed
+from zaya.envs.base import Problem, Score, Status
+from zaya.errors import UsageError, did_you_mean
+
+PREFIX = "rlve/"
+LONGEST_PROMPT = 4000
+"""Characters. Some tasks grow beyond any context with their difficulty; a longer prompt counts as no problem."""
+
+_RUN_ANSWERS = ("Differentiate", "Integral")
+"""They hand the answer to sympy's parser, which evaluates it as Python. Text of a model is not run."""
+# Its markers around an answer may be chosen. Control characters stand in no right answer, so one that holds them, and
+# could end early by it, is wrong.
+_MARKERS = ("\x02", "\x03")
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker of `envs.pool`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name == "zaya.envs.worker"
+
+
+class RlveEnvironment:
+    """One task of RLVE-Gym. In a worker the package is loaded, and the name checked, at once."""
+
+    version = 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._identifier = name.removeprefix(PREFIX)
+        if self._identifier in _RUN_ANSWERS:
+            raise UsageError(
+                f"{name} is not offered: its scorer runs answers as Python", hint="the other tasks of rlve-gym are safe"
+            )
+        self._classes = _load(self._identifier) if is_worker() else None
+
+    def sample(self, seed: int, difficulty: int) -> Problem | None:
+        environment_class, controller_class = self._loaded()
+        controller = controller_class()
+        for _ in range(difficulty):
+            controller.update()
+        rng = random.Random(derive_seed("rlve", self._identifier, self.version, seed, difficulty))
+        parameters = controller.get_parameter_list()
+        if not parameters:
+            return None
+        environment = environment_class(answer_markers=_MARKERS)
+        # Its own time limit leaves a thread running that goes on drawing from the global generators; the pool ends
+        # the process instead. Seeds of numpy have 32 bits.
+        if not environment.generator(rng.getrandbits(32), rng.choice(parameters), timeout_second=None):
+            return None
+        prompt = f"{environment.prompt_generator()}\n{INSTRUCTION}"
+        if len(prompt) > LONGEST_PROMPT:
+            return None
+        reference = environment.parameter.get("reference_answer")
+        # through JSON, so that a problem is the same here and after a journey: tuples become lists
+        meta = json.loads(json.dumps({"config": environment.get_config()}))
+        if reference is not None:
+            meta["reference"] = str(reference)
+        return Problem(self.name, prompt, meta, difficulty, seed, self.version)
+
+    def score(self, problem: Problem, text: str) -> Score:
+        environment = self._loaded()[0](answer_markers=_MARKERS)
+        environment.set_config(problem.meta["config"])
+        answer = boxed(text)
+        if answer is None:
+            return NO_ANSWER
+        if not set(_MARKERS).isdisjoint(answer):
+            return Score(0.0, False, answer=answer)
+        out_of_memory = False
+        judge = environment.scorer
+
+        def watched(output: str) -> float:
+            nonlocal out_of_memory
+            try:
+                return judge(output)
+            except MemoryError:
+                out_of_memory = True  # the verifier makes a wrong format of every exception
+                raise
+
+        environment.scorer = watched
+        # Everything up to the first "Assistant:" is dropped: with one in front, none in the answer can do that.
+        verdict = environment.verifier(f"Assistant:{_MARKERS[0]}{answer}{_MARKERS[1]}")
+        if out_of_memory:
+            return Score(0.0, False, Status.ANSWER_LIMIT, answer, "judging it took more memory than allowed")
+        is_correct = bool(verdict["accuracy"])
+        return Score(float(is_correct), is_correct, answer=answer)
+
+    def reference(self, problem: Problem) -> str | None:
+        return problem.meta.get("reference")
+
+    def _loaded(self) -> tuple[Any, Any]:
+        if self._classes is None:
+            raise UsageError(
+                f"{self.name} runs in worker processes only: it seeds the global generators of its process",
+                hint="use zaya.envs.pool.TaskPool",
+            )
+        return self._classes
+
+
+def _load(identifier: str) -> tuple[Any, Any]:
+    """Its environment and its controller of difficulty."""
+    try:
+        from Gym.environments import identifier2environment
+        from Gym.parameter_controllers import identifier2controller
+    except ImportError as error:
+        raise UsageError(
+            f"{PREFIX}{identifier} needs the extra 'envs': {error}", hint="pip install 'openzaya[envs]'"
+        ) from error
+    if identifier not in identifier2environment:
+        raise UsageError(
+            f"rlve-gym has no task {identifier!r}", hint=did_you_mean(identifier, identifier2environment, PREFIX)
+        )
+    return identifier2environment[identifier], identifier2controller[identifier]
