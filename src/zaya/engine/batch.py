@@ -21,9 +21,8 @@ from torch import Tensor
 
 from zaya.engine.slots import SlotCache
 from zaya.engine.types import FinishReason, SamplingParams
-from zaya.errors import UsageError
 from zaya.model.transformer import Want, ZayaModel
-from zaya.ops.sampling import batch_probabilities, draw_rows, point
+from zaya.ops.sampling import batch_draw, batch_probabilities, point
 
 
 @dataclass(slots=True, eq=False)
@@ -192,21 +191,17 @@ class Batch:
         device = logits.device
         logits = logits.index_fill(1, self.never, -torch.inf)
         params = [draft.params for draft in drafts]
-        temperature = torch.tensor([p.temperature for p in params], device=device)
+        temperature = torch.tensor([p.temperature for p in params], dtype=torch.float32, device=device)
         top_k = top_p = None
         if any(p.top_k is not None or p.top_p < 1 for p in params):
             vocab = logits.shape[1]
             top_k = torch.tensor([vocab if p.top_k is None else p.top_k for p in params], device=device)
-            top_p = torch.tensor([p.top_p for p in params], device=device)
+            top_p = torch.tensor([p.top_p for p in params], dtype=torch.float32, device=device)
         probs = batch_probabilities(logits, temperature, top_k, top_p)
         points = [point(draft.seed, draft.index, draft.start + len(draft.ids)) for draft in drafts]
-        ids = draw_rows(probs, torch.tensor(points, dtype=torch.float64, device=device))
+        ids = batch_draw(probs, torch.tensor(points, dtype=torch.float64, device=device))
         logprobs = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)
         behavior = probs.gather(1, ids[:, None]).squeeze(1).log()
-        if not logprobs.isfinite().all():
-            raise UsageError(
-                "the model's logits are not numbers", hint="its weights are damaged, or were trained to be so"
-            )
         version = self.weight_version()
         rows = zip(drafts, ids.tolist(), logprobs.tolist(), behavior.tolist(), strict=True)
         for draft, id, logprob, behavior_logprob in rows:

@@ -1,8 +1,8 @@
 """From logits to a token: temperature, top-k, top-p, one draw.
 
 The draw is a function of (seed, position) alone, so that a text can be resumed, batched or replayed and stay the same.
-`batch_probabilities` and `draw_rows` do for many rows at once what `probabilities` and `draw` do for one; `point` names
-what a row is drawn by.
+`batch_probabilities` and `batch_draw` do for many rows at once what `probabilities` and `draw` do for one; `point` says
+where a row is drawn.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ def batch_probabilities(
     """
     is_greedy = temperature == 0
     top, likeliest = logits.max(-1, keepdim=True)
+    if not top.isfinite().all():
+        raise UsageError("the model's logits are not numbers", hint="its weights are damaged, or were trained to be so")
     probs = ((logits.float() - top) / temperature.masked_fill(is_greedy, 1.0)[:, None]).softmax(-1)
     if is_greedy.any():
         greedy = torch.zeros_like(probs).scatter_(1, likeliest, 1.0)
@@ -98,13 +100,14 @@ def batch_probabilities(
     ordered.masked_fill_(torch.arange(size, device=probs.device) >= top_k[cut, None], 0)
     ordered /= ordered.sum(-1, keepdim=True)
     before = ordered.cumsum(-1) - ordered
-    ordered.masked_fill_(before >= top_p[cut, None], 0)
+    # a top_p of 1 cuts nothing, also where the sum reaches 1 by rounding
+    ordered.masked_fill_((before >= top_p[cut, None]) & (top_p[cut, None] < 1), 0)
     ordered /= ordered.sum(-1, keepdim=True)
     probs[cut] = torch.zeros_like(ordered).scatter_(1, index, ordered)
     return probs
 
 
-def draw_rows(probs: Float[Tensor, "rows vocab"], points: Float[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+def batch_draw(probs: Float[Tensor, "rows vocab"], points: Float[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     """One id per row, by a point of each on its cumulative distribution. Never an id of probability 0."""
     cumulative = probs.double().cumsum(-1)
     total = cumulative[:, -1:]
