@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zaya.engine.engine import Engine
+    from zaya.engine.types import SamplingParams
     from zaya.model.config import ModelConfig, preset
     from zaya.model.layouts import load
     from zaya.model.transformer import ZayaModel
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Engine": "zaya.engine.engine",
+    "SamplingParams": "zaya.engine.types",
     "load": "zaya.model.layouts",
     "ModelConfig": "zaya.model.config",
     "preset": "zaya.model.config",
     "ZayaModel": "zaya.model.transformer",
 }
 
-__all__ = ["ModelConfig", "ZayaModel", "load", "preset"]
+__all__ = ["Engine", "ModelConfig", "SamplingParams", "ZayaModel", "load", "preset"]
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,8 @@ import torch
 
 from tests.tolerances import assert_close
 from zaya.errors import UsageError
-from zaya.ops.sampling import draw, probabilities
+from zaya.ops import sampling
+from zaya.ops.sampling import batch_draw, batch_probabilities, draw, point, probabilities
 
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3]))
 
@@ -58,3 +59,76 @@ def test_draws_follow_the_distribution_and_the_seed() -> None:
 def test_what_has_no_probability_is_never_drawn() -> None:
     probs = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0])
     assert {draw(probs, 0, i) for i in range(200)} == {1, 3}
+
+
+def settings_of_rows() -> list[dict]:
+    """Settings that visit every branch, one row each."""
+    return [
+        {}, {"temperature": 0.0}, {"temperature": 0.3}, {"top_k": 1}, {"top_k": 5, "temperature": 2.0}, {"top_p": 0.4},
+        {"top_p": 0.999, "top_k": 17}, {"top_k": 1000}, {"temperature": 0.0, "top_k": 3}, {"top_p": 1e-9},
+    ]  # fmt: skip
+
+
+def batched(logits: torch.Tensor, rows: list[dict]) -> torch.Tensor:
+    return batch_probabilities(
+        logits,
+        torch.tensor([row.get("temperature", 1.0) for row in rows]),
+        torch.tensor([row.get("top_k", logits.shape[1]) for row in rows]),
+        torch.tensor([row.get("top_p", 1.0) for row in rows]),
+    )
+
+
+def test_many_rows_are_as_each_alone() -> None:
+    """Also where rows have ids that are barred, and ties."""
+    rows = settings_of_rows()
+    logits = torch.randn(len(rows), 61, generator=torch.Generator().manual_seed(0)) * 3
+    logits[:, 20:30] = logits[:, 30:40]
+    never = torch.tensor([3, 60])
+    probs = batched(logits.index_fill(1, never, -torch.inf), rows)
+    for row, options, found in zip(logits, rows, probs, strict=True):
+        if options == {"top_k": 1000}:
+            options = {}  # keeps everything
+        expected = probabilities(row, never=never, **options)
+        assert torch.equal(found > 0, expected > 0), options
+        assert_close(found, expected, what=str(options))
+    assert_close(batch_probabilities(logits[:1], torch.ones(1))[0], probabilities(logits[0]))
+
+
+def test_rows_are_drawn_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(400, 61, generator=torch.Generator().manual_seed(0)) * 3
+    probs = batched(logits, settings_of_rows() * 40)
+    points = [i / 400 for i in range(400)]
+    drawn = batch_draw(probs, torch.tensor(points, dtype=torch.float64)).tolist()
+    for row, at, found in zip(probs, points, drawn, strict=True):
+        monkeypatch.setattr(sampling, "derive_seed", lambda *_, at=at: round(at * 2**63))
+        assert draw(row, 0, 0) == found
+
+
+def test_rows_never_draw_what_has_no_probability() -> None:
+    """At both ends of the interval, where the sum is not 1, and where it is swallowed by rounding."""
+    probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 0.3, 0.3, 0.0], [0.0, 1.0, 1e-30, 0.0, 0.0]])
+    for at, expected in ((0.0, [1, 2, 1]), (1 - 2**-53, [3, 3, 1]), (1.0, [3, 3, 1])):
+        assert batch_draw(probs, torch.full((3,), at, dtype=torch.float64)).tolist() == expected
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}])
+def test_rows_follow_the_distribution(options: dict) -> None:
+    """Pearson's statistic of 20,000 draws stays below what one in a million would exceed; the support is exact."""
+    logits = torch.log(torch.tensor([0.1, 0.3, 0.02, 0.25, 0.05, 0.28]))
+    expected = probabilities(logits, **options)
+    points = torch.tensor([point(3, i % 50, i // 50) for i in range(20_000)], dtype=torch.float64)
+    drawn = batch_draw(batched(logits[None], [options]).expand(20_000, -1), points)
+    counts = torch.bincount(drawn, minlength=6).float()
+    kept = expected > 0
+    assert torch.equal(counts > 0, kept)
+    wanted = expected[kept] * 20_000
+    assert ((counts[kept] - wanted) ** 2 / wanted).sum() < 36
+
+
+def test_points_are_named_by_seed_completion_and_position() -> None:
+    names = [(seed, index, position) for seed in range(8) for index in range(8) for position in range(8)]
+    points = [point(*name) for name in names]
+    assert points == [point(*name) for name in names]
+    assert len(set(points)) == 512
+    assert 0 <= min(points) < 0.02
+    assert 0.98 < max(points) < 1

@@ -1,0 +1,236 @@
+"""Continuous batching: many sequences take a token each per forward pass, and whoever ends makes room for the next.
+
+    1. prompts wait in order; a prompt that is wanted several times is read once
+    2. where slots are free, the next prompts are read in one pass, and each becomes as many sequences as wanted
+    3. every sequence draws a token from the logits it got; those that end leave, the last ones move into their slots
+    4. the rest read the token they drew, in one pass of one token each; back to 2
+
+Running sequences always fill the first slots of the cache, so a pass reads it in place. One slot more is set aside for
+a prompt that has been read while some of its sequences still wait for room. Fed and emptied by engine.engine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zaya.engine.slots import SlotCache
+from zaya.engine.types import FinishReason, SamplingParams
+from zaya.model.transformer import Want, ZayaModel
+from zaya.ops.sampling import batch_draw, batch_probabilities, point
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A completion in the making."""
+
+    params: SamplingParams
+    seed: int
+    index: int
+    """Which of the request's completions it is."""
+    start: int
+    """Tokens of its prompt."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    behavior_logprobs: list[float] = field(default_factory=list)
+    weight_versions: list[int] = field(default_factory=list)
+    routes: list[np.ndarray] | None = None
+    """Of the prompt, then of each token that was read; None where they are not wanted."""
+    cached_tokens: int = 0
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """A prompt and the completions that begin with it."""
+
+    ids: tuple[int, ...]
+    waiting: deque[Draft] = field(default_factory=deque)
+    """Those that have no slot yet."""
+    logits: Tensor | None = None
+    """Of its last token, once it has been read: (1, vocab)."""
+    routes: np.ndarray | None = None
+
+
+class Batch:
+    """One run over a list of prompts. Its cache lives and ends with it, so a run that breaks off leaves nothing."""
+
+    def __init__(
+        self,
+        model: ZayaModel,
+        prompts: Sequence[Prompt],
+        *,
+        max_batch: int,
+        max_batch_tokens: int,
+        stop_ids: frozenset[int],
+        never: Sequence[int],
+        weight_version: Callable[[], int],
+    ) -> None:
+        self.model = model
+        self.max_batch_tokens = max_batch_tokens
+        self.stop_ids = stop_ids
+        self.never = torch.tensor(list(never), dtype=torch.long, device=model.device)
+        self.weight_version = weight_version
+        self.waiting = deque(prompts)
+        self.running: list[Draft] = []
+        drafts = [draft for prompt in prompts for draft in prompt.waiting]
+        self.slots = min(max_batch, len(drafts))
+        longest = max((draft.start + draft.params.max_tokens - 1 for draft in drafts), default=0)
+        self.cache = SlotCache(model.config, self.slots + 1, limit=longest, dtype=model.dtype, device=model.device)
+
+    @torch.inference_mode()
+    def run(self, on_done: Callable[[Draft], None]) -> None:
+        """Finish every draft, and tell of each as it is finished."""
+        while self.waiting or self.running:
+            if self.waiting and len(self.running) < self.slots:
+                logits = self._start()
+                first = len(self.running) - logits.shape[0]
+            else:
+                logits, first = self._continue(), 0
+            self._draw(logits, self.running[first:])
+            self._retire(on_done)
+
+    def _start(self) -> Tensor:
+        """Give free slots to what waits. Returns the logits of each sequence that starts, the last of the running."""
+        if self.waiting[0].logits is None:
+            return self._read(self._next_prompts())
+        prompt = self.waiting[0]
+        slots = self._admit(prompt)
+        self.cache.fork([self.slots] * len(slots), slots)
+        assert prompt.logits is not None
+        return prompt.logits.expand(len(slots), -1)
+
+    def _next_prompts(self) -> list[Prompt]:
+        """As many as one pass takes, with a free slot for each."""
+        chosen: list[Prompt] = []
+        free, tokens = self.slots - len(self.running), 0
+        for prompt in self.waiting:
+            tokens += len(prompt.ids)
+            if chosen and (free < 1 or tokens > self.max_batch_tokens):
+                break
+            chosen.append(prompt)
+            free -= len(prompt.waiting)
+        return chosen
+
+    def _read(self, prompts: list[Prompt]) -> Tensor:
+        """Prefill: read prompts, and fork each into the slots of the sequences that start from it."""
+        wants_routes = any(draft.routes is not None for prompt in prompts for draft in prompt.waiting)
+        slots, seen = [], 0
+        for prompt in prompts:  # each is read in the first slot its sequences will have
+            slots.append(len(self.running) + seen)
+            seen += len(prompt.waiting)
+        self.cache.clear(slots)
+        logits, routes = self._prefill([prompt.ids for prompt in prompts], slots, wants_routes)
+        started, sources, targets = [], [], []
+        for prompt, slot, row, route in zip(prompts, slots, logits.split(1), routes, strict=True):
+            prompt.routes = route
+            taken = self._admit(prompt)
+            if prompt.waiting:  # the last: all slots are taken
+                prompt.logits = row.clone()
+                taken.append(self.slots)
+            sources += [slot] * (len(taken) - 1)
+            targets += taken[1:]
+            started += [row] * (len(taken) - bool(prompt.waiting))
+        self.cache.fork(sources, targets)
+        return torch.cat(started)
+
+    def _admit(self, prompt: Prompt) -> list[int]:
+        """Let sequences of the prompt run as far as there are slots for them; the slots they get."""
+        first = len(self.running)
+        is_first = prompt.logits is None
+        while prompt.waiting and len(self.running) < self.slots:
+            draft = prompt.waiting.popleft()
+            draft.cached_tokens = 0 if is_first else draft.start
+            is_first = False
+            if draft.routes is not None:
+                assert prompt.routes is not None
+                draft.routes.append(prompt.routes)
+            self.running.append(draft)
+        if not prompt.waiting:
+            self.waiting.remove(prompt)
+        return list(range(first, len(self.running)))
+
+    def _prefill(
+        self, prompts: list[tuple[int, ...]], slots: list[int], wants_routes: bool
+    ) -> tuple[Tensor, Sequence[np.ndarray | None]]:
+        """Logits of the last token of each prompt, and its routes. A prompt too long for one pass comes alone."""
+        ids = torch.tensor([id for prompt in prompts for id in prompt], device=self.model.device)
+        lengths = [len(prompt) for prompt in prompts]
+        chunks = ids.split(self.max_batch_tokens) if len(prompts) == 1 else [ids]
+        found = []
+        for i, chunk in enumerate(chunks):
+            bounds = np.cumsum([0, *lengths]).tolist() if len(chunks) == 1 else [0, len(chunk)]
+            want = Want(logits="last" if i == len(chunks) - 1 else None, routes=wants_routes)
+            out = self.model(chunk, cu_seqlens=bounds, cache=self.cache.select(slots), want=want)
+            found.append(out.routes)
+        assert out.logits is not None
+        if not wants_routes:
+            return out.logits, [None] * len(prompts)
+        return out.logits, np.split(_as_bytes(torch.cat(found)), np.cumsum(lengths[:-1]))
+
+    def _continue(self) -> Tensor:
+        """Every running sequence reads the token it drew last. Returns the logits of each."""
+        wants_routes = any(draft.routes is not None for draft in self.running)
+        ids = torch.tensor([draft.ids[-1] for draft in self.running], device=self.model.device)
+        cache = self.cache.select(range(len(self.running)))
+        out = self.model(ids[:, None], cache=cache, want=Want(routes=wants_routes))
+        if wants_routes:
+            for draft, routes in zip(self.running, _as_bytes(out.routes), strict=True):
+                if draft.routes is not None:
+                    draft.routes.append(routes)
+        assert out.logits is not None
+        return out.logits.squeeze(1)
+
+    def _draw(self, logits: Tensor, drafts: Sequence[Draft]) -> None:
+        """A token for each draft, and whether it was the last."""
+        device = logits.device
+        logits = logits.index_fill(1, self.never, -torch.inf)
+        params = [draft.params for draft in drafts]
+        temperature = torch.tensor([p.temperature for p in params], dtype=torch.float32, device=device)
+        top_k = top_p = None
+        if any(p.top_k is not None or p.top_p < 1 for p in params):
+            vocab = logits.shape[1]
+            top_k = torch.tensor([vocab if p.top_k is None else p.top_k for p in params], device=device)
+            top_p = torch.tensor([p.top_p for p in params], dtype=torch.float32, device=device)
+        probs = batch_probabilities(logits, temperature, top_k, top_p)
+        points = [point(draft.seed, draft.index, draft.start + len(draft.ids)) for draft in drafts]
+        ids = batch_draw(probs, torch.tensor(points, dtype=torch.float64, device=device))
+        logprobs = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)
+        behavior = probs.gather(1, ids[:, None]).squeeze(1).log()
+        version = self.weight_version()
+        rows = zip(drafts, ids.tolist(), logprobs.tolist(), behavior.tolist(), strict=True)
+        for draft, id, logprob, behavior_logprob in rows:
+            draft.ids.append(id)
+            draft.logprobs.append(logprob)
+            draft.behavior_logprobs.append(behavior_logprob)
+            draft.weight_versions.append(version)
+            if id in self.stop_ids:
+                draft.finish_reason = FinishReason.STOP
+            elif len(draft.ids) == draft.params.max_tokens:
+                draft.finish_reason = FinishReason.LENGTH
+
+    def _retire(self, on_done: Callable[[Draft], None]) -> None:
+        """Let go of what is finished, and close the gaps with the sequences in the last slots."""
+        done = [draft for draft in self.running if draft.finish_reason is not None]
+        if not done:
+            return
+        left = len(self.running) - len(done)
+        gaps = [slot for slot in range(left) if self.running[slot].finish_reason is not None]
+        movers = [slot for slot in range(left, len(self.running)) if self.running[slot].finish_reason is None]
+        self.cache.fork(movers, gaps)
+        for source, target in zip(movers, gaps, strict=True):
+            self.running[target] = self.running[source]
+        del self.running[left:]
+        for draft in done:
+            on_done(draft)
+
+
+def _as_bytes(routes: Tensor | None) -> np.ndarray:
+    """(tokens, layers, k) as uint8, from (tokens, layers, k) or (tokens, 1, layers, k)."""
+    assert routes is not None
+    return routes.flatten(0, -3).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,359 @@
+"""The engine: many sequences at once, each as if it were alone.
+
+1. Greedy ids are those of the plain generator, whatever the lengths, the slots and the size of a pass.
+2. Sampled ids depend on the request's seed and the completion's index: not on company, order, slots or passes.
+3. A completion that is cut and continued with its ids as the prompt goes on as it would have.
+4. `logprobs` are those of a plain forward pass without a cache, over the ids that have a token;
+   `behavior_logprobs` those of the distribution that was drawn from.
+5. `routes` are those of a forward pass over prompt and completion, one row for every token that was read; forced into
+   a forward pass they give its logits.
+6. A prompt that is wanted several times is read once, also where its completions find no room at once.
+7. Completions end at a stop id, which they include, or at max_tokens; a place that is free is taken by who waits.
+8. The n completions come in order, with prompt, versions, progress and text.
+9. What cannot be answered is refused before anything is computed, with the numbers; a call that breaks off leaves the
+   engine usable; nothing of the weights outlives a call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import zaya
+from tests.parity.shapes import BASE, SHAPES
+from tests.parity.test_paths import draw_rows, make_model
+from tests.tolerances import assert_close
+from zaya.engine.engine import Engine
+from zaya.engine.types import Completion, FinishReason, Request, SamplingParams
+from zaya.errors import UsageError
+from zaya.model.config import ModelConfig
+from zaya.model.generate import generate
+from zaya.model.transformer import Want, ZayaModel
+from zaya.ops.sampling import probabilities
+from zaya.text import byte_tokenizer, render
+
+NAMES = ["alternating", "window_of_one", "conv_2_4", "conv_1_1"]
+LENGTHS = [5, 1, 9, 3, 9]
+SMALL = SamplingParams(max_tokens=4)
+
+
+def make_engine(config: ModelConfig = BASE, **options: int) -> Engine:
+    return Engine(make_model(replace(config, eos_id=1)), **options)
+
+
+def make_prompts(config: ModelConfig, lengths: list[int] = LENGTHS) -> list[list[int]]:
+    return [row.tolist() for row in draw_rows(config, lengths, seed=3)]
+
+
+def sampled(engine: Engine, prompts: list[list[int]], **params: object) -> list[tuple[int, ...]]:
+    options = {"max_tokens": 7, **params}
+    requests = [Request(prompt_ids=p, params=SamplingParams(**options), seed=i) for i, p in enumerate(prompts)]
+    return [completion.ids for (completion,) in engine.complete(requests)]
+
+
+def full_logits(model: ZayaModel, completion: Completion) -> torch.Tensor:
+    """Logits that a plain pass gives for each id of a completion."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*completion.prompt_ids, *completion.ids]]))[0]
+    return logits[len(completion.prompt_ids) - 1 : -1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_greedy_is_what_the_plain_generator_gives(name: str) -> None:
+    model = make_model(replace(SHAPES[name], eos_id=1))
+    prompts = make_prompts(model.config)
+    expected = [tuple(generate(model, p, max_tokens=6, temperature=0)) for p in prompts]
+    for options in ({}, {"max_batch": 3}, {"max_batch": 1, "max_batch_tokens": 4}):
+        assert sampled(Engine(model, **options), prompts, temperature=0.0, max_tokens=6) == expected
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.7, "top_k": 20, "top_p": 0.9}])
+def test_samples_do_not_depend_on_company(params: dict) -> None:
+    engine = make_engine()
+    prompts = make_prompts(BASE)
+    crowd = sampled(engine, prompts, **params)
+    assert crowd == [
+        engine.complete([Request(prompt_ids=p, params=SamplingParams(max_tokens=7, **params), seed=i)])[0][0].ids
+        for i, p in enumerate(prompts)
+    ]
+    assert crowd == sampled(make_engine(max_batch=2, max_batch_tokens=4), prompts, **params)
+    assert sampled(engine, [prompts[0]] * 5, **params)[0] == crowd[0]
+    assert len(set(sampled(engine, [prompts[0]] * 5, **params))) == 5
+
+
+def test_settings_of_one_request_do_not_reach_another() -> None:
+    engine = make_engine()
+    prompts = make_prompts(BASE, [4, 4, 4])
+    params = [
+        SamplingParams(max_tokens=9, temperature=0.0),
+        SamplingParams(max_tokens=6, top_k=2),
+        SamplingParams(max_tokens=8, temperature=1.5, top_p=0.5),
+    ]
+    requests = [Request(prompt_ids=p, params=q, n=2) for p, q in zip(prompts, params, strict=True)]
+    together = [[c.ids for c in found] for found in engine.complete(requests)]
+    assert together == [[c.ids for c in engine.complete([request])[0]] for request in requests]
+
+
+def test_a_cut_completion_goes_on_as_it_would_have() -> None:
+    engine = make_engine()
+    (prompt,) = make_prompts(BASE, [5])
+    whole = engine.complete([Request(prompt_ids=prompt, params=SamplingParams(max_tokens=9), seed=4)])[0][0].ids
+    assert len(whole) == 9
+    rest = Request(prompt_ids=[*prompt, *whole[:4]], params=SamplingParams(max_tokens=5), seed=4)
+    assert engine.complete([rest])[0][0].ids == whole[4:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logprobs_are_those_of_a_plain_pass(name: str) -> None:
+    engine = make_engine(SHAPES[name], max_batch=4)
+    params = SamplingParams(max_tokens=8, temperature=0.7, top_k=12, top_p=0.9)
+    requests = [Request(prompt_ids=p, params=params, n=2) for p in make_prompts(engine.model.config)]
+    for (completion, _), _ in zip(engine.complete(requests), requests, strict=True):
+        logits = full_logits(engine.model, completion)
+        ids = torch.tensor(completion.ids)[:, None]
+        assert_close(torch.tensor(completion.logprobs)[:, None], logits.log_softmax(-1).gather(1, ids))
+        behavior = torch.stack([probabilities(row, temperature=0.7, top_k=12, top_p=0.9) for row in logits])
+        assert_close(torch.tensor(completion.behavior_logprobs)[:, None], behavior.gather(1, ids).log())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_routes_are_those_of_a_plain_pass_and_can_be_replayed(name: str) -> None:
+    config = SHAPES[name]
+    engine = Engine(make_model(replace(config, eos_id=1), skip_bias=0.1), max_batch=5, max_batch_tokens=6)
+    prompts = make_prompts(config)
+    requests = [Request(prompt_ids=p, params=SamplingParams(max_tokens=7), n=2, want_routes=True) for p in prompts]
+    requests[2] = replace(requests[2], want_routes=False)
+    skipped = 0
+    for request, completions in zip(requests, engine.complete(requests), strict=True):
+        for completion in completions:
+            if not request.want_routes:
+                assert completion.routes is None
+                continue
+            assert completion.routes is not None
+            assert completion.routes.dtype == np.uint8
+            read = torch.tensor([[*completion.prompt_ids, *completion.ids[:-1]]])
+            with torch.inference_mode():
+                plain = engine.model(read, want=Want(routes=True))
+                replayed = engine.model(read, routes=torch.from_numpy(completion.routes).long()[None])
+            assert plain.routes is not None
+            assert completion.routes.tolist() == plain.routes[0].tolist()
+            assert_close(replayed, plain.logits)
+            skipped += (completion.routes == config.num_experts).sum()
+    assert skipped > 0
+
+
+def count_read_tokens(engine: Engine) -> list[int]:
+    """Tokens of every forward pass from here on."""
+    seen: list[int] = []
+    engine.model.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
+    return seen
+
+
+@pytest.mark.parametrize(("max_batch", "passes"), [(8, [5, 6, 6, 6]), (4, [5, 4, 4, 4, 2, 2, 2])])
+def test_a_prompt_is_read_once(max_batch: int, passes: list[int]) -> None:
+    """Six completions of one prompt in 8 slots, and in 4: as if each had been asked for alone."""
+    engine = make_engine(max_batch=max_batch)
+    engine.stop_ids = frozenset()
+    (prompt,) = make_prompts(BASE, [5])
+    params = SamplingParams(max_tokens=4)
+    alone = [engine.complete([Request(prompt_ids=prompt, params=params, n=i + 1, seed=7)])[0][i].ids for i in range(6)]
+    assert len(set(alone)) == 6
+    seen = count_read_tokens(engine)
+    requests = [Request(prompt_ids=prompt, params=params, n=4, seed=7)] * 1
+    requests += [Request(prompt_ids=tuple(prompt), params=params, n=2, seed=8)]
+    first, second = engine.complete(requests)
+    assert seen == passes
+    assert [c.ids for c in first] == alone[:4]
+    assert [c.cached_tokens for c in (*first, *second)] == [0, 5, 5, 5, 5, 5]
+
+
+def test_free_places_are_taken_by_who_waits() -> None:
+    """Budgets of 2, 5, 3 and 4 tokens in two slots: whoever ends is replaced before the next pass."""
+    engine = make_engine(max_batch=2)
+    engine.stop_ids = frozenset()
+    prompts = make_prompts(BASE, [3, 4, 5, 6])
+    seen = count_read_tokens(engine)
+    budgets = (2, 5, 3, 4)
+    requests = [
+        Request(prompt_ids=p, params=SamplingParams(max_tokens=m)) for p, m in zip(prompts, budgets, strict=True)
+    ]
+    found = engine.complete(requests)
+    assert [len(c.ids) for (c,) in found] == list(budgets)
+    assert all(c.finish_reason is FinishReason.LENGTH for (c,) in found)
+    assert seen == [3 + 4, 2, 5, 2, 2, 6, 2, 1, 1]
+    for (completion,), request in zip(found, requests, strict=True):
+        assert completion.ids == engine.complete([request])[0][0].ids
+
+
+def test_stop_ids_end_a_completion_and_belong_to_it() -> None:
+    engine = make_engine()
+    engine.stop_ids = frozenset()
+    prompts = make_prompts(BASE)
+    free = sampled(engine, prompts)
+    engine.stop_ids = frozenset(range(0, 97, 9))
+    stopped = 0
+    for prompt_ids, before in zip(prompts, free, strict=True):
+        request = Request(prompt_ids=prompt_ids, params=SamplingParams(max_tokens=7), seed=prompts.index(prompt_ids))
+        completion = engine.complete([request])[0][0]
+        ends = [i for i, id in enumerate(before) if id % 9 == 0]
+        expected = before[: ends[0] + 1] if ends else before
+        assert completion.ids == expected
+        assert completion.finish_reason is (FinishReason.STOP if ends else FinishReason.LENGTH)
+        stopped += bool(ends)
+    assert 0 < stopped < len(prompts)
+
+
+def test_stop_ids_come_from_model_and_tokenizer() -> None:
+    config = replace(BASE, vocab_size=300, eos_id=7, more_eos_ids=(8, 9))
+    tokenizer = byte_tokenizer()
+    engine = Engine(ZayaModel(config, precision="float32"), tokenizer)
+    assert engine.stop_ids == {7, 8, 9, tokenizer.tags.turn_close, tokenizer.eos_id}
+    assert engine.never == tuple(range(268, 300))
+
+
+def test_ids_without_a_token_are_never_drawn_and_have_no_share() -> None:
+    """Rows 268 and up have none; what the others get is the softmax without them."""
+    config = replace(BASE, vocab_size=600)
+    model = make_model(config)
+    engine = Engine(model, byte_tokenizer())
+    engine.stop_ids = frozenset()
+    completion = engine.complete([Request(prompt_ids=[2, 40, 9], params=SamplingParams(max_tokens=30))])[0][0]
+    assert max(completion.ids) < 268
+    logits = full_logits(model, completion)
+    expected = logits[:, :268].log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None]).squeeze(1)
+    assert_close(torch.tensor(completion.logprobs), expected)
+    assert_close(torch.tensor(completion.behavior_logprobs), expected)
+    assert (logits.log_softmax(-1).exp()[:, 268:].sum(-1) > 0.1).all()
+
+
+def test_texts_and_chats() -> None:
+    model = make_model(replace(BASE, vocab_size=268))
+    tokenizer = byte_tokenizer()
+    engine = Engine(model, tokenizer)
+    chat = [{"role": "user", "content": "Why?"}]
+    params = SamplingParams(max_tokens=5)
+    prompts = ["Once", [2, 50, 60], chat]
+    found = engine.generate(prompts, params, n=2, seed=1)
+    rendered = tuple(render(tokenizer, chat).ids)
+    expected = [tuple(tokenizer.encode("Once"))] * 2 + [(2, 50, 60)] * 2 + [rendered] * 2
+    assert [c.prompt_ids for c in found] == expected
+    assert found[0].text == tokenizer.decode(found[0].ids).lstrip("\n")
+    assert found[0].is_closed
+    assert (found[4].is_closed, found[4].text, found[4].reasoning_ids) == (False, "", found[4].ids)
+    assert found[:2] != found[2:4]
+    assert [c.ids for c in engine.generate(prompts[:1], params, n=2, seed=1)] == [c.ids for c in found[:2]]
+    assert [c.ids for c in engine.generate(prompts[:1], params, n=2, seed=2)] != [c.ids for c in found[:2]]
+    first, second = engine.generate([[2, 50]] * 2, params)
+    assert first.ids != second.ids
+    assert zaya.Engine is Engine
+    assert zaya.SamplingParams is SamplingParams
+
+
+def test_progress_and_versions() -> None:
+    engine = make_engine(max_batch=2)
+    engine.weight_version = 5
+    told = []
+
+    def on_progress(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 2:  # the weights change while others are under way
+            engine.weight_version = 6
+
+    requests = [Request(prompt_ids=[4, 5], params=SamplingParams(max_tokens=m, top_k=3)) for m in (2, 2, 3)]
+    engine.stop_ids = frozenset()
+    found = engine.complete(requests, on_progress=on_progress)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert [c.weight_versions for (c,) in found] == [(5, 5), (5, 5), (6, 6, 6)]
+    assert engine.complete([]) == []
+
+
+def test_weights_may_change_between_calls() -> None:
+    engine = make_engine()
+    (prompt,) = make_prompts(BASE, [6])
+    before = sampled(engine, [prompt], temperature=0.0)
+    other = make_model(engine.model.config, seed=5)
+    engine.model.load_state_dict(other.state_dict())
+    after = sampled(engine, [prompt], temperature=0.0)
+    assert after != before
+    assert after == [tuple(generate(other, prompt, max_tokens=7, temperature=0))]
+    logits = engine.model(torch.tensor([prompt]))  # and train on
+    logits.square().mean().backward()
+
+
+@pytest.mark.parametrize("after", range(1, 4))
+def test_a_call_that_breaks_off_leaves_the_engine_usable(after: int) -> None:
+    engine = make_engine(max_batch=3)
+    prompts = make_prompts(BASE)
+    expected = sampled(engine, prompts)
+    passes = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+        if passes == after:
+            raise KeyboardInterrupt
+
+    hook = engine.model.blocks[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sampled(engine, prompts)
+    hook.remove()
+    assert sampled(engine, prompts) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(prompt_ids=[], params=SMALL), "the request has an empty prompt"),
+        (Request(prompt_ids=[3, 97], params=SMALL), "not from 0 to 96: 97"),
+        (Request(prompt_ids=[-1], params=SMALL), "not from 0 to 96: -1"),
+        (Request(prompt_ids=[3] * 90, params=SamplingParams(max_tokens=11)), "90 prompt tokens .* 11 new .* 100"),
+        (Request(prompt_ids=[3], params=SamplingParams(max_tokens=4, temperature=float("inf"))), "not a finite number"),
+        (Request(messages=[{"role": "user", "content": "Why?"}]), "need a tokenizer"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_first(request_: Request, message: str) -> None:
+    engine = make_engine(replace(BASE, max_positions=100))
+    seen = count_read_tokens(engine)
+    with pytest.raises(UsageError, match=message):
+        engine.complete([request_])
+    with pytest.raises(UsageError, match="request 1 has"):
+        engine.complete([Request(prompt_ids=[3], params=SMALL), request_])
+    assert seen == []
+
+
+def test_the_context_can_be_filled() -> None:
+    engine = make_engine(replace(BASE, max_positions=100))
+    engine.stop_ids = frozenset()
+    request = Request(prompt_ids=[3] * 90, params=SamplingParams(max_tokens=10), want_routes=True)
+    completion = engine.complete([request])[0][0]
+    assert len(completion.ids) == 10
+    assert completion.routes is not None
+    assert completion.routes.shape == (99, 3, 1)
+
+
+def test_one_prompt_is_not_a_list_of_prompts() -> None:
+    for wrong in ("Once", [2, 50], [{"role": "user", "content": "Why?"}]):
+        with pytest.raises(UsageError, match="a list of prompts"):
+            make_engine().generate(wrong)
+    with pytest.raises(UsageError, match="a text needs a tokenizer"):
+        make_engine().generate(["Once"])
+    with pytest.raises(UsageError, match="max_batch"):
+        make_engine(max_batch=0)
+
+
+def test_logits_that_are_no_numbers_are_named() -> None:
+    engine = make_engine()
+    with torch.no_grad():
+        engine.model.embed[5] = torch.nan
+    with pytest.raises(UsageError, match="logits are not numbers"):
+        sampled(engine, [[4, 6]])
+
+
+def test_the_report_precision_runs() -> None:
+    engine = Engine(make_model(replace(BASE, eos_id=1)))
+    engine.model.set_precision("report")
+    (completion,) = engine.generate([[4, 5, 6]], SamplingParams(max_tokens=6, temperature=0))
+    assert completion.ids == tuple(generate(engine.model, [4, 5, 6], max_tokens=6, temperature=0))
