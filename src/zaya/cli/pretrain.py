@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.cli import INTERRUPTED
+from zaya.config import toml_value
 
 if TYPE_CHECKING:
     from zaya.train.loop import Outcome
@@ -82,10 +83,11 @@ def _report(outcome: Outcome, out: Path) -> list[str]:
     if result is not None:
         parts = ", ".join(f"{name} {loss:.4f}" for name, loss in result.losses.items())
         lines.append(f"held out, after step {result.step}: loss {result.loss:.4f} ({parts})")
+    lines.append("what next:")
     if (out / "model").is_dir():
         where = shlex.quote(str(out / "model"))
-        lines += ["what next:", f"  zaya generate {where} 'What is 2 + 2?'", f"  zaya inspect {where}"]
-    return [*lines, f"  init = {str(out)!r} in the recipe of the next stage"]
+        lines += [f"  zaya generate {where} 'What is 2 + 2?'", f"  zaya inspect {where}"]
+    return [*lines, f"  a recipe with init = {toml_value(str(out))}, for the next stage"]
 
 
 def _bytes(number: int) -> str:
