@@ -47,6 +47,14 @@ def test_the_standard_library(library: list[Text]):
     assert fingerprint(StandardLibrary()).hex == fingerprint(InMemory(library)).hex
 
 
+def test_files_of_the_standard_library_can_be_left_out(library: list[Text]):
+    names = {document.name for document in StandardLibrary(exclude=("encodings/*", "*/__init__.py", "this.py"))}
+    every = {document.name for document in library}
+    assert {"encodings/utf_8.py", "json/__init__.py", "this.py"} <= every
+    out = {name for name in every if name.startswith("encodings/") or name.endswith("/__init__.py")} | {"this.py"}
+    assert names == every - out
+
+
 def test_a_folder_of_text(tmp_path: Path):
     for name, text in {
         "b.txt": "B",

@@ -14,6 +14,7 @@ import sysconfig
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,11 +61,14 @@ class StandardLibrary:
     Never its test suites, and nothing that was installed into it. Raises DataError where there are no sources.
     """
 
+    exclude: tuple[str, ...] = ()
+    """Patterns of files to leave out, as in `encodings/*`; a star reaches over folders."""
+
     conversations = False
 
     def __iter__(self) -> Iterator[Text]:
         root = Path(sysconfig.get_path("stdlib"))
-        files = [path for path in _files(root, (".py",)) if not _is_no_library(path.relative_to(root))]
+        files = [path for path in _files(root, (".py",)) if not self._is_left_out(path.relative_to(root))]
         if not files:
             raise DataError(f"this Python has no standard library in source form: {root}")
         for path in files:
@@ -75,6 +79,9 @@ class StandardLibrary:
                 raise DataError(f"{path} cannot be read: {error}") from error
         for name, text in sorted(_topics().items()):
             yield Text(f"{_TOPICS}:{name}", text)
+
+    def _is_left_out(self, path: Path) -> bool:
+        return _is_no_library(path) or any(fnmatchcase(path.as_posix(), pattern) for pattern in self.exclude)
 
 
 @dataclass(frozen=True, slots=True)
