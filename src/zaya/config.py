@@ -95,6 +95,12 @@ def toml_value(value: object) -> str:
             return repr(number)
 
 
+def differences(one: object, other: object) -> list[str]:
+    """Dotted keys whose values differ in two configurations of one kind, sorted."""
+    a, b = (dict(_leaves(to_mapping(config), "")) for config in (one, other))
+    return [key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+
+
 def describe(cls: type) -> list[FieldHelp]:
     """Every setting below `cls`, nested ones under their dotted keys, in the order they are written."""
     return list(_describe(cls, "", None))
@@ -289,6 +295,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _leaves(table: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield path + key, value
 
 
 def _document(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

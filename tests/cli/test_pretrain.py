@@ -38,7 +38,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(file: Path, capsys: pyt
     stage = open_stage(load(StageConfig, file, ["optim.lr=0.5"]), pytest.fail)
     Path("again.toml").write_text(out)
     assert to_toml(load(StageConfig, "again.toml")) == to_toml(stage.config)
-    assert "# run: runs/micro-first, from fresh weights\n" in out
+    assert "# run: runs/micro/first, from fresh weights\n" in out
     total, active = parameters(stage.model).total, active_parameters(stage.model).total
     assert f"# parameters: {total:,}, active per token {active:,}\n" in out
     assert "# tokens: at most 192 a step, 1,000 in all, so 6 steps or a few more\n" in out
@@ -66,21 +66,21 @@ def test_a_run_from_begin_to_end(
     said = capsys.readouterr().out.splitlines()
     assert said[-2:] == [
         "interrupted after step 2, saved; to go on:",
-        "  zaya pretrain --config micro/first.toml optim.lr=0.01 --out runs/micro-first",
+        "  zaya pretrain --config micro/first.toml optim.lr=0.01 --out runs/micro/first",
     ]
     assert main(said[-1].split()[1:]) == 0
     captured = capsys.readouterr()
-    assert "resuming runs/micro-first after step 2\n" in captured.err
+    assert "resuming runs/micro/first after step 2\n" in captured.err
     assert "held out, after step 6: loss " in captured.out
-    assert "  zaya generate runs/micro-first/model 'What is 2 + 2?'\n" in captured.out
+    assert "  zaya generate runs/micro/first/model 'What is 2 + 2?'\n" in captured.out
     assert main(words) == 0
     assert "this run was finished before: 6 steps, " in capsys.readouterr().out
-    assert main(["generate", "runs/micro-first/model", "1+1", "--raw", "--max-tokens", "3"]) == 0
+    assert main(["generate", "runs/micro/first/model", "1+1", "--raw", "--max-tokens", "3"]) == 0
 
 
 def test_fine_tuning_follows(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "--config", str(file)]) == 0
-    chat = ["sft", "--config", str(file), "init=runs/micro-first", "tokenizer=none", "model={}", "stop={patience=1}"]
+    chat = ["sft", "--config", str(file), "init=runs/micro/first", "tokenizer=none", "model={}", "stop={patience=1}"]
     assert main([*chat, "data.text.weight=1", "--out", "chat"]) == 0
     assert load_model("chat/model").config.num_layers == 2
     text = "data={text={kind='text_folder',path='text'}}"

@@ -22,8 +22,10 @@ from zaya.errors import UsageError, ZayaError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("zaya.cli.quickstart", "see it work: a small checkpoint, both layouts, parity, text"),
     "generate": ("zaya.cli.generate", "continue a prompt with a checkpoint"),
+    "prepare": ("zaya.cli.prepare", "make text to learn from, and a tokenizer, out of tasks"),
     "pretrain": ("zaya.cli.pretrain", "train a model on text, or continue one, as a recipe says"),
     "sft": ("zaya.cli.sft", "fine-tune a model on conversations, as a recipe says"),
+    "rl": ("zaya.cli.rl", "improve a model on tasks whose answers can be checked, as a recipe says"),
     "inspect": ("zaya.cli.inspect", "say what a checkpoint holds and whether it is complete"),
     "convert": ("zaya.cli.convert", "rewrite a checkpoint in another layout"),
     "config": ("zaya.cli.config", "list the model presets, or print one with every setting explained"),

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in optim.lr=1e-3")
     parser.add_argument("--config", required=True, metavar="FILE", help="the recipe, a TOML file")
     parser.add_argument(
-        "--out", metavar="DIR", help="directory of the run (default: runs/ and the recipe's folder and name)"
+        "--out", metavar="DIR", help="directory of the run (default: runs/, the folder and the name of the recipe)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what the run would be, and write nothing")
 
@@ -39,8 +39,7 @@ def carry_out(command: str, args: argparse.Namespace, config: StageConfig) -> in
     from zaya.train.loop import train
     from zaya.train.stage import open_stage
 
-    file = Path(args.config).resolve()
-    out = Path("runs", f"{file.parent.name}-{file.stem}") if args.out is None else Path(args.out)
+    out = default_out(args.config) if args.out is None else Path(args.out)
     stage = open_stage(config, _notice)
     if args.dry_run:
         print("\n".join(f"# {line}" for line in _consequences(stage, out)))
@@ -54,6 +53,12 @@ def carry_out(command: str, args: argparse.Namespace, config: StageConfig) -> in
         return INTERRUPTED
     print("\n".join(_report(outcome, out)))
     return 0
+
+
+def default_out(recipe: str) -> Path:
+    """Where a run goes that was given no place: recipes/micro/sft.toml runs in runs/micro/sft."""
+    file = Path(recipe).resolve()
+    return Path("runs", file.parent.name, file.stem)
 
 
 def _notice(line: str) -> None:

@@ -65,7 +65,7 @@ def _arithmetic(meta: Mapping[str, Any], slips: Slips) -> tuple[list[str], str]:
 
 
 def _multiplication(meta: Mapping[str, Any], slips: Slips) -> tuple[list[str], str]:
-    a, b = meta["a"], meta["b"]
+    a, b = _parameter(meta, "a"), _parameter(meta, "b")
     lines, total = [], None
     for place, digit in enumerate(reversed(str(b))):
         steps, row = _times_digit(a, int(digit), slips)
@@ -81,7 +81,7 @@ def _multiplication(meta: Mapping[str, Any], slips: Slips) -> tuple[list[str], s
 
 
 def _sorting(meta: Mapping[str, Any], slips: Slips) -> tuple[list[str], str]:
-    left, found, lines = list(meta["array"]), [], []
+    left, found, lines = list(_parameter(meta, "array")), [], []
     while left:
         least = min(left)
         if slips.said(0):  # overlooks the least, takes another
@@ -93,7 +93,7 @@ def _sorting(meta: Mapping[str, Any], slips: Slips) -> tuple[list[str], str]:
 
 
 def _sliding_window(meta: Mapping[str, Any], slips: Slips) -> tuple[list[str], str]:
-    numbers, size = meta["A"], meta["K"]
+    numbers, size = _parameter(meta, "A"), _parameter(meta, "K")
     lines, found = [], []
     for start in range(len(numbers) - size + 1):
         window = numbers[start : start + size]
@@ -146,6 +146,11 @@ def _times_digit(a: int, digit: int, slips: Slips) -> tuple[list[str], int]:
         total += product % 10 * 10**place
         carry = product // 10
     return steps, total + carry * 10 ** len(steps)
+
+
+def _parameter(meta: Mapping[str, Any], name: str) -> Any:
+    """What RLVE-Gym made a problem from."""
+    return meta["config"]["parameter"][name]
 
 
 def _list(numbers: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from typing import Literal
 from zaya.core.metrics import MetricsLog
 from zaya.core.progress import Progress
 from zaya.errors import ConfigError
-from zaya.train.recipe import StopConfig
+from zaya.train.recipe import StopConfig, differences
 from zaya.train.run import Position, Validation, is_done, open_run, position_of, resumable
 from zaya.train.schedule import decay_fraction, lr_fraction
 from zaya.train.stage import Notice, Stage
@@ -40,7 +40,7 @@ class Outcome:
 
 def train(stage: Stage, directory: Path, notice: Notice) -> Outcome:
     """Carry out a stage in a directory, from wherever a run of it stands there. Ctrl-C ends it after a step, saved."""
-    checkpoint = resumable(stage, directory, notice)
+    checkpoint = resumable(stage.config, directory, notice, differences)
     if checkpoint is not None and is_done(checkpoint, directory):
         at = position_of(checkpoint)
         return Outcome("was finished", at, result(at.validations, stage.config.stop))
@@ -54,7 +54,7 @@ def train(stage: Stage, directory: Path, notice: Notice) -> Outcome:
         run.loader as batches,
         MetricsLog(directory / "metrics.jsonl", resume_at=at.step) as log,
         Progress(max(0, total - at.tokens), unit="tokens") as bar,
-        _interrupts() as asked,
+        interrupts() as asked,
     ):
         while at.tokens < total and not is_flat(at.validations, config.stop) and not asked.is_set():
             batch = next(batches)
@@ -117,7 +117,7 @@ def _label(at: Position, loss: float) -> str:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
+def interrupts() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; a second one is an ordinary one."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # no other may handle signals

@@ -8,10 +8,9 @@ validation is flat (`stop`). Source: spec pretraining 5, post-training 2. Made d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from zaya import config as configuration
 from zaya.data.loader import LoaderConfig
@@ -178,8 +177,7 @@ def differences(one: StageConfig, other: StageConfig) -> list[str]:
     free = {"run.threads", "run.save_every_s"}
     if one.stop is None:
         free.add("run.eval_every")
-    a, b = (dict(_leaves(configuration.to_mapping(config), "")) for config in (one, other))
-    return [key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key) and key not in free]
+    return [key for key in configuration.differences(one, other) if key not in free]
 
 
 def memory(config: StageConfig, model: ModelConfig) -> dict[str, int]:
@@ -200,10 +198,3 @@ def memory(config: StageConfig, model: ModelConfig) -> dict[str, int]:
         "optimiser": states * 4,
         "activations": (tokens * model.num_layers * layer + logits) * 4,
     }
-
-
-def _leaves(mapping: Mapping[str, Any], path: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in mapping.items():
-        found += _leaves(value, f"{path}{key}.") if isinstance(value, dict) else [(path + key, value)]
-    return found

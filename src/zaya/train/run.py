@@ -16,10 +16,10 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,11 +34,14 @@ from zaya.errors import CheckpointError, ConfigError, DataError, UsageError
 from zaya.model.layouts import save
 from zaya.model.layouts.faithful import check_faithful
 from zaya.model.transformer import ZayaModel
+from zaya.text import Tokenizer
 from zaya.train.balance import Balancer
 from zaya.train.optim import Optimizer
-from zaya.train.recipe import StageConfig, differences
+from zaya.train.recipe import StageConfig
 from zaya.train.stage import Notice, Stage, part
 from zaya.train.step import StepRecord, evaluate
+
+T = TypeVar("T")
 
 _EMA_STEPS = 20
 _RECIPE, _ENVIRONMENT = "config.toml", "env.json"
@@ -146,10 +149,13 @@ class Run:
         save(self.model, self.directory / "model", text_from=self.directory / "tokenizer", overwrite=True)
 
 
-def resumable(stage: Stage, directory: Path, notice: Notice) -> Checkpoint | None:
+def resumable(
+    config: T, directory: Path, notice: Notice, differences: Callable[[T, T], list[str]]
+) -> Checkpoint | None:
     """The checkpoint from which a run in that directory goes on; None where it has to begin.
 
-    Raises ConfigError where it belongs to another recipe, UsageError where the directory is no run's.
+    `differences` names the settings of two recipes that differ and decide the result. Raises ConfigError where the
+    checkpoint belongs to another recipe, UsageError where the directory is no run's.
     """
     recipe = directory / _RECIPE
     if not recipe.is_file():
@@ -159,7 +165,7 @@ def resumable(stage: Stage, directory: Path, notice: Notice) -> Checkpoint | Non
     checkpoint = latest_checkpoint(directory / "ckpt", notice)
     if checkpoint is None:
         return None  # nothing is lost by beginning again, with whatever recipe
-    if changed := differences(configuration.load(StageConfig, recipe), stage.config):
+    if changed := differences(configuration.load(type(config), recipe), config):
         raise ConfigError(
             f"{directory} holds a run of another recipe; what differs: {', '.join(changed)}",
             hint="resume with the recipe it was begun with, or name another directory with --out",
@@ -183,9 +189,9 @@ def open_run(stage: Stage, directory: Path, checkpoint: Checkpoint | None, notic
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     if checkpoint is None:
-        _begin(stage, directory)
+        begin(directory, configuration.to_toml(config), stage.tokenizer)
     else:
-        _compare_environment(directory, notice)
+        compare_environment(directory, notice)
     train, held_out = _datasets(stage, directory, overwrite=checkpoint is None)
     fresh = checkpoint is None and stage.initial is None
     model = ZayaModel(stage.model, precision=config.run.precision, seed=config.run.seed if fresh else None)
@@ -266,14 +272,15 @@ def _sample(component: Component, config: StageConfig) -> Batch:
     return Loader([component], replace(config.loader, bins_per_step=bins), seed=0).batch(0)
 
 
-def _begin(stage: Stage, directory: Path) -> None:
+def begin(directory: Path, recipe: str, tokenizer: Tokenizer) -> None:
+    """Write what a run's directory holds from its first moment on."""
     for name, text in {
-        _RECIPE: configuration.to_toml(stage.config),
+        _RECIPE: recipe,
         _ENVIRONMENT: json.dumps(_environment(), indent=2) + "\n",
     }.items():
         with new_file(directory / name) as stream:
             stream.write(text.encode())
-    stage.tokenizer.save(directory / "tokenizer")
+    tokenizer.save(directory / "tokenizer")
 
 
 def _environment() -> dict[str, Any]:
@@ -298,7 +305,8 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _compare_environment(directory: Path, notice: Notice) -> None:
+def compare_environment(directory: Path, notice: Notice) -> None:
+    """Say what is different from when a run was begun, where it may change last digits."""
     try:
         before = json.loads((directory / _ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):

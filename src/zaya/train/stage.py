@@ -58,7 +58,7 @@ class Stage:
 def open_stage(config: StageConfig, notice: Notice) -> Stage:
     """Find and check what a recipe names. Raises ConfigError for settings that do not exist or do not fit the weights
     they start from, CheckpointError for a tokenizer or a stage before that is not there or damaged."""
-    initial = None if config.init is None else _open_initial(Path(config.init), notice)
+    initial = None if config.init is None else open_initial(Path(config.init), notice)
     model = _model(config, initial)
     directory = initial.text if config.tokenizer is None and initial is not None else Path(str(config.tokenizer))
     tokenizer = load_tokenizer(directory)
@@ -73,7 +73,9 @@ def part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{kind}/"): t for name, t in tensors.items() if name.startswith(f"{kind}/")}
 
 
-def _open_initial(path: Path, notice: Notice) -> Initial:
+def open_initial(path: Path, notice: Notice) -> Initial:
+    """Weights and tokenizer of a run, of one of its checkpoints, or of a published checkpoint. Raises CheckpointError
+    where there are none."""
     if (path / "config.json").is_file():
         return Initial(open_checkpoint(path).config, path, path)
     run = path.parent.parent if path.name.startswith("step_") else path

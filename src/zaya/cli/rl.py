@@ -1,0 +1,65 @@
+"""zaya rl: reinforcement learning by a recipe, from the beginning or from where it stands; or what it would take."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zaya.cli import INTERRUPTED
+from zaya.cli.pretrain import add_arguments as add_arguments
+from zaya.cli.pretrain import default_out
+
+if TYPE_CHECKING:
+    from zaya.rl.recipe import RlConfig
+
+
+def run(args: argparse.Namespace) -> int:
+    from zaya.config import load, to_toml
+    from zaya.rl.recipe import RlConfig
+    from zaya.rl.trainer import train
+
+    config = load(RlConfig, args.config, args.overrides)
+    out = default_out(args.config) if args.out is None else Path(args.out)
+    consequences = _consequences(config, out)
+    if args.dry_run:
+        print("\n".join(f"# {line}" for line in consequences))
+        print(f"\n{to_toml(config)}", end="")
+        return 0
+    print("\n".join(consequences), flush=True)
+    at = train(config, out, _notice)
+    if not at.finished:
+        words = ["zaya", "rl", "--config", args.config, *args.overrides, "--out", str(out)]
+        print(f"interrupted after step {at.step}, saved; to go on:\n  {shlex.join(words)}")
+        return INTERRUPTED
+    skipped = f"; {at.skipped} steps had nothing to learn from" if at.skipped else ""
+    print(f"finished: {at.step:,} steps, {at.tokens:,} tokens sampled{skipped}\nwhat next:")
+    print(f"  zaya generate {shlex.quote(str(out / 'model'))} 'What is 17 + 25?'")
+    return 0
+
+
+def _notice(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _consequences(config: RlConfig, out: Path) -> list[str]:
+    from zaya.model.flops import active_parameters, parameters
+    from zaya.model.init import tensor_table
+    from zaya.rl.trainer import open_policy
+
+    initial, _ = open_policy(config, _notice)
+    sampling = config.sampling
+    numbers = parameters(initial.model).total
+    muon = sum(spec.numel for spec in tensor_table(initial.model) if spec.group in ("matrix", "expert"))
+    states = 2 * (numbers - muon) + (muon if config.optim.momentum else 0)
+    rollouts = sampling.prompts * sampling.group_size
+    return [
+        f"run: {out}, from {config.init}",
+        f"parameters: {numbers:,}, active per token {active_parameters(initial.model).total:,}",
+        f"a step: {sampling.prompts} groups of {sampling.group_size} rollouts of up to {sampling.max_tokens:,} tokens, "
+        f"sampled up to {sampling.max_rounds} times over; {config.run.steps:,} steps",
+        f"tokens: at most {rollouts * sampling.max_tokens * sampling.max_rounds * config.run.steps:,} sampled in all",
+        f"memory: about {4 * (2 * numbers + states) / 1e6:.3g} MB for weights, gradients and optimiser, and the caches",
+    ]

@@ -1,0 +1,221 @@
+"""The loop of reinforcement learning, one process, sampling and learning in turn: it reads from top to bottom.
+
+    init ─► sample groups until enough are informative ─► credit ─► one update ─► sample again, with new weights
+
+A run can be killed at any moment and goes on from its newest whole checkpoint; on a CPU with the same number of threads
+it is then, bit for bit, the run that was never killed: problems and draws are functions of the seed and of counters
+that the checkpoint holds. The directory is that of every run (`train.run`), with the recipe of this stage. Balancing
+biases stay as they are: with router replay the choice of experts is not this stage's to make. Source: spec
+post-training 3.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zaya import config as configuration
+from zaya.core.checkpoint import Checkpoint, save_checkpoint
+from zaya.core.metrics import MetricsLog
+from zaya.core.progress import Progress
+from zaya.core.rng import derive_seed
+from zaya.engine.engine import Engine
+from zaya.engine.types import FinishReason
+from zaya.envs.pool import TaskPool
+from zaya.errors import CheckpointError
+from zaya.model.layouts import save
+from zaya.model.transformer import ZayaModel
+from zaya.rl.advantage import SolveRates, is_informative, samples
+from zaya.rl.recipe import RlConfig
+from zaya.rl.rollout import Curriculum, roll_out
+from zaya.rl.types import RolloutGroup, Sample
+from zaya.rl.update import UpdateRecord, update
+from zaya.text import Tokenizer, load_tokenizer
+from zaya.train.loop import interrupts
+from zaya.train.optim import Optimizer
+from zaya.train.run import begin, compare_environment, resumable
+from zaya.train.stage import Initial, Notice, open_initial, part
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a run stands, besides its tensors. JSON in every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    """Sampled so far."""
+    skipped: int = 0
+    """Steps without anything to learn."""
+    finished: bool = False
+
+
+@dataclass(slots=True)
+class Sampled:
+    """What the sampling of one step came to."""
+
+    samples: list[Sample] = field(default_factory=list)
+    groups: list[RolloutGroup] = field(default_factory=list)
+    """All of them, those that were not informative too."""
+    informative: int = 0
+
+
+def differences(one: RlConfig, other: RlConfig) -> list[str]:
+    """Dotted keys whose values differ and decide the result."""
+    free = {"run.threads", "run.save_every_s", "run.workers"}
+    return [key for key in configuration.differences(one, other) if key not in free]
+
+
+def open_policy(config: RlConfig, notice: Notice) -> tuple[Initial, Tokenizer]:
+    """What a recipe starts from. Raises CheckpointError where it is not there, or has no tokenizer."""
+    initial = open_initial(Path(config.init), notice)
+    tokenizer = load_tokenizer(initial.text)
+    if tokenizer is None:
+        raise CheckpointError(f"{initial.text} has no tokenizer.json", hint="start from a run, or a whole checkpoint")
+    return initial, tokenizer
+
+
+def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
+    """Carry out a recipe in a directory, from wherever a run of it stands there. Ctrl-C ends it after a step, saved:
+    the position returned is then not `finished`."""
+    checkpoint = resumable(config, directory, notice, differences)
+    if checkpoint is not None and checkpoint.state["position"]["finished"] and (directory / "model").is_dir():
+        return _position(checkpoint)
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
+    initial, tokenizer = open_policy(config, notice)
+    if checkpoint is None:
+        begin(directory, configuration.to_toml(config), tokenizer)
+    else:
+        compare_environment(directory, notice)
+    model = ZayaModel(initial.model, precision="float32", seed=None)
+    model.load_state_dict(initial.weights() if checkpoint is None else part(checkpoint.tensors, "model"))
+    optimizer, rates, at = Optimizer(model, config.optim), SolveRates(), Position()
+    with (
+        TaskPool(config.run.workers) as pool,
+        Progress(config.run.steps, unit="steps") as bar,
+        interrupts() as asked,
+    ):
+        curriculum = Curriculum(config, pool, tokenizer)
+        if checkpoint is not None:
+            optimizer.load_state_dict(part(checkpoint.tensors, "optim"))
+            rates.load_state(checkpoint.state["rates"])
+            curriculum.load_state(checkpoint.state["curriculum"])
+            at = _position(checkpoint)
+            bar.update(at.step)
+            notice(f"resuming {directory} after step {at.step}")
+        engine = Engine(model, tokenizer, max_batch=config.run.max_batch)
+        saved = time.monotonic()
+
+        def keep() -> None:
+            state = {"position": asdict(at), "rates": rates.state(), "curriculum": curriculum.state()}
+            tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+            tensors |= {f"optim/{name}": tensor for name, tensor in optimizer.state_dict().items()}
+            shape = {"model": configuration.to_mapping(initial.model)}
+            save_checkpoint(directory / "ckpt", at.step, tensors, state | shape, mark=at.finished)
+
+        with MetricsLog(directory / "metrics.jsonl", resume_at=at.step) as log:
+            while at.step < config.run.steps and not asked.is_set():
+                engine.weight_version = at.step
+                found = collect(config, curriculum, engine, pool, rates, at.step)
+                record = update(
+                    model,
+                    optimizer,
+                    found.samples,
+                    config.loss,
+                    lr=config.optim.lr * config.run.lr_fraction(at.step + 1),
+                    micro_tokens=config.run.micro_tokens,
+                    never=engine.never,
+                )
+                at.step += 1
+                at.tokens += sum(len(rollout.ids) for group in found.groups for rollout in group.rollouts)
+                at.skipped += record.step is None
+                values = describe(found, record)
+                log.log(at.step, at.tokens, **values)
+                bar.label = f"solved {values['solve_rate']:.3f}  length {values['length']:.0f}"
+                bar.update()
+                if time.monotonic() - saved >= config.run.save_every_s:
+                    keep()
+                    saved = time.monotonic()
+        at.finished = at.step >= config.run.steps
+        keep()
+    if at.finished:
+        save(model, directory / "model", text_from=directory / "tokenizer", overwrite=True)
+    return at
+
+
+def collect(
+    config: RlConfig, curriculum: Curriculum, engine: Engine, pool: TaskPool, rates: SolveRates, step: int
+) -> Sampled:
+    """Sample groups until enough of them are informative, or `max_rounds` times as many were sampled as are wanted.
+
+    Groups in which everybody, or nobody, was right teach nothing and are only counted.
+    """
+    found = Sampled()
+    for round in range(config.sampling.max_rounds):
+        missing = config.sampling.prompts - found.informative
+        if not missing:
+            break
+        # whole batches also towards the end: a few groups cost nearly as much time as many
+        prompts = curriculum.next(config.sampling.prompts)
+        seed = derive_seed(config.run.seed, "rollouts", step, round)
+        vocab_size = engine.model.config.vocab_size
+        groups, completions = roll_out(prompts, engine, pool, config, vocab_size, seed=seed)
+        for prompt, group, answers in zip(prompts, groups, completions, strict=True):
+            found.groups.append(group)
+            if group.rollouts and is_informative(group.rewards) and found.informative < config.sampling.prompts:
+                found.samples += samples(group, config.advantage, rates)
+                found.informative += 1
+            rates.update(group.source, group.solve_rate)
+            curriculum.show(prompt, answers, group.solve_rate)
+    return found
+
+
+def describe(found: Sampled, record: UpdateRecord) -> dict[str, Any]:
+    """What the log says of a step."""
+    rollouts = [rollout for group in found.groups for rollout in group.rollouts]
+    lengths = [len(rollout.ids) for rollout in rollouts]
+    solved = [group.solve_rate for group in found.groups]
+    stats, step = record.stats, record.step
+    return {
+        "loss": record.loss,
+        "solve_rate": _mean(solved),
+        **{f"solve_rate/{name}": _mean(values) for name, values in _by_source(found.groups).items()},
+        "groups": len(found.groups),
+        "informative": found.informative,
+        "all_right": sum(rate == 1 for rate in solved),
+        "all_wrong": sum(rate == 0 for rate in solved),
+        "length": _mean(lengths),
+        "length_max": max(lengths, default=0),
+        "cut": _mean([rollout.finish_reason is FinishReason.LENGTH for rollout in rollouts]),
+        "flagged": sum(rollout.is_flagged for rollout in rollouts),
+        "failed": sum(group.num_failed for group in found.groups),
+        "entropy": stats.entropy,
+        "mismatch_kl": stats.mismatch_kl,
+        "masked_positive": stats.masked_positive_fraction,
+        "masked_negative": stats.masked_negative_fraction,
+        "effective_samples": stats.effective_samples,
+        "grad_norm": None if step is None else step.grad_norm,
+        "skipped": "no signal" if step is None else step.skipped,
+        **({} if step is None else {f"update_rms/{name}": group.update_rms for name, group in step.groups.items()}),
+    }
+
+
+def _by_source(groups: Sequence[RolloutGroup]) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {}
+    for group in groups:
+        rates.setdefault(group.source, []).append(group.solve_rate)
+    return dict(sorted(rates.items()))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else 0.0
+
+
+def _position(checkpoint: Checkpoint) -> Position:
+    return configuration.from_mapping(Position, checkpoint.state["position"])
