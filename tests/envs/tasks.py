@@ -7,6 +7,10 @@ import os
 import signal
 
 from zaya.envs.base import Problem, Score
+from zaya.envs.worker import MEMORY_BYTES
+
+TOO_MUCH = MEMORY_BYTES + (1 << 30)
+"""Bytes that are asked for and never written: without a limit one gets them, and they cost nothing."""
 
 
 def forever() -> None:
@@ -31,7 +35,7 @@ class Scripted:
             case 4:
                 os._exit(7)
             case 5:
-                bytearray(1 << 36)
+                bytearray(TOO_MUCH)
         print("what a task prints")
         return Problem(self.name, f"item {seed % 40}", {"read": os.read(0, 1).decode()}, difficulty, seed)
 
@@ -43,7 +47,7 @@ class Scripted:
             case "raise":
                 raise RuntimeError("cannot judge")
             case "memory":
-                bytearray(1 << 36)
+                bytearray(TOO_MUCH)
             case "die":
                 os._exit(7)
             case "segfault":
@@ -56,7 +60,7 @@ class Scripted:
                 os.kill(os.getppid(), signal.SIGKILL)
                 forever()
             case "interrupt":
-                os.kill(os.getppid(), signal.SIGINT)
+                os.killpg(os.getpgid(os.getppid()), signal.SIGINT)  # as a terminal does
                 forever()
         if text.startswith("die once "):
             try:

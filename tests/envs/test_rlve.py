@@ -22,6 +22,7 @@ from zaya.envs import registry
 from zaya.envs.answers import INSTRUCTION
 from zaya.envs.base import Problem, Status
 from zaya.envs.pool import TaskPool
+from zaya.envs.worker import MEMORY_BYTES
 from zaya.errors import UsageError
 
 TASKS = ("Sorting", "Multiplication", "Division", "LCM", "SlidingWindow")
@@ -55,7 +56,7 @@ def test_scores(pool: TaskPool, task: str) -> None:
         others,
         [f"{reference} or 7" for reference in references],
         [f"{reference}\x03 or 7" for reference in references],
-        [f"7 Assistant:\x02{reference}" for reference in references],
+        [f"7 Assistant:{reference}" for reference in references],
         [" ".join(str(i) for i in range(200))] * 9,
     ):
         pairs = [(p, f"\\boxed{{{content}}}") for p, content in zip(problems, contents, strict=True)]
@@ -86,6 +87,15 @@ def test_problems(pool: TaskPool) -> None:
 
 
 @needs_gym
+@pytest.mark.parametrize("task", ["BucketSorting", "Cinema", "QuadMagicItems"])
+def test_tasks_whose_scorers_compare_types(pool: TaskPool, task: str) -> None:
+    """One looks its answer up by an integer, two compare it with tuples: JSON alone would make them always wrong."""
+    problems = made(pool.sample([(f"rlve/{task}", seed, difficulty) for seed in (1, 2) for difficulty in (0, 2)]))
+    assert [Problem.from_json(problem.to_json()) for problem in problems] == problems
+    assert {s.reward for s in pool.score([(p, f"\\boxed{{{p.meta['reference']}}}") for p in problems])} == {1}
+
+
+@needs_gym
 def test_a_seed_chooses_among_the_parameters_of_a_level(pool: TaskPool) -> None:
     """CountdownEqual has six sizes of operands at each level: 8, 16, ..., 48."""
     problems = made(pool.sample([("rlve/CountdownEqual", seed, 0) for seed in range(60)]))
@@ -107,6 +117,43 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.syspath_prepend(tmp_path)
     with TaskPool() as pool, pytest.raises(UsageError, match=r"needs the extra 'envs'(.|\n)*openzaya\[envs\]"):
         pool.sample([("rlve/Sorting", 0, 0)])
+
+
+FAKE_GYM = """
+class Hungry:
+    def __init__(self, answer_markers):
+        self.open, self.close = answer_markers
+
+    def set_config(self, config):
+        pass
+
+    def scorer(self, output):
+        bytearray(int(output.split(self.open)[1].split(self.close)[0]))
+        return 1.0
+
+    def verifier(self, output):
+        try:
+            score = self.scorer(output)
+        except:
+            score = -1.0
+        return {"accuracy": int(score == 1.0)}
+
+identifier2environment = identifier2controller = {"Hungry": Hungry}
+"""
+
+
+def test_running_out_of_memory_is_told_from_a_wrong_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its verifiers call every exception a wrong format."""
+    (tmp_path / "Gym").mkdir()
+    (tmp_path / "Gym" / "__init__.py").touch()
+    for module in ("environments", "parameter_controllers"):
+        (tmp_path / "Gym" / f"{module}.py").write_text(FAKE_GYM)
+    monkeypatch.syspath_prepend(tmp_path)
+    problem = Problem("rlve/Hungry", "", {"config": {}}, 0, 0)
+    with TaskPool() as pool:
+        scores = pool.score([(problem, f"\\boxed{{{size}}}") for size in ("10", "many", str(MEMORY_BYTES + (1 << 30)))])
+    assert [score.status for score in scores] == [Status.OK, Status.OK, Status.ANSWER_LIMIT]
+    assert [score.reward for score in scores] == [1, 0, 0]
 
 
 def test_outside_of_a_worker() -> None:

@@ -21,7 +21,7 @@ from zaya.errors import DataError, UsageError
 
 @pytest.fixture(scope="module")
 def pool():
-    with TaskPool(sample_timeout_s=0.2) as pool:
+    with TaskPool() as pool:
         yield pool
 
 
@@ -34,8 +34,8 @@ def contents(problems: list[Problem]) -> set[str]:
 def test_the_sides_share_nothing(pool: TaskPool, difficulty: int, held_out: float) -> None:
     train, kept = [], []
     for name in ("rl", "eval", "rl2"):
-        train.append(contents(take(pool, "arithmetic", difficulty, Stream(name, "train", held_out), 0, 1500)[0]))
-        kept.append(contents(take(pool, "arithmetic", difficulty, Stream(name, "held_out", held_out), 0, 300)[0]))
+        train.append(contents(take(pool, "arithmetic", difficulty, Stream(name, "train", held_out), 0, 600)[0]))
+        kept.append(contents(take(pool, "arithmetic", difficulty, Stream(name, "held_out", held_out), 0, 120)[0]))
     assert not set.union(*train) & set.union(*kept)
     if difficulty == 0:
         # 2 * 99 * 99 contents at most: streams of one side do meet, so the split is what keeps the two apart

