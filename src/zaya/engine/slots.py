@@ -123,6 +123,9 @@ class SlotPass:
         self._lengths = starts + self._new
         self._longest = int(self._lengths.max())
         self._shortest = int(self._lengths.min())
+        # whole texts of similar length, which one padded call serves
+        total = segments.count * self._longest
+        self._is_fresh = not starts.any() and total <= 2 * segments.total and not use_reference()
         cache.reserve(self._longest)
         self._token_slot = self._slots[segments.index]
         self._token_position = segments.offsets + starts[segments.index]
@@ -151,6 +154,12 @@ class SlotPass:
             # the query heads of one key head become that head's queries: its keys are read once
             folded = q.unflatten(1, (k.shape[1], -1))
             return F.scaled_dot_product_attention(folded, *held, attn_mask=self._mask(window, q.dtype)).flatten(1, 2)
+        if self._is_fresh:
+            # Padding behind the shorter ones: causality hides it from the tokens before.
+            held = (x[self._rows, :, : self._longest].transpose(1, 2) for x in (keys, values))
+            index = self._segments.index, self._segments.offsets
+            padded = q.new_zeros(self._segments.count, self._longest, *q.shape[1:]).index_put_(index, q)
+            return causal_attention(padded, *held, window=window)[index]
         out = []
         parts = zip(q.split(self._segments.lengths), self._slots.tolist(), self._lengths.tolist(), strict=True)
         for part, slot, length in parts:
