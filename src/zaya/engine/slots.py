@@ -59,7 +59,7 @@ class SlotCache:
         return self.keys[0].shape[2]
 
     def select(self, slots: Sequence[int]) -> SlotPass:
-        """The context of one forward pass, in which segment i continues the sequence in slots[i]."""
+        """The context of a forward pass in which segment i continues the sequence in slots[i]."""
         return SlotPass(self, slots)
 
     def clear(self, slots: Sequence[int]) -> None:
@@ -100,22 +100,22 @@ class SlotCache:
 
 
 class SlotPass:
-    """One forward pass over some of the slots (`zaya.model.cache.Context`). Nothing counts before `end`."""
+    """Passes over some of the slots (`zaya.model.cache.Context`). What a pass hands in counts from its `end`."""
 
     def __init__(self, cache: SlotCache, slots: Sequence[int]) -> None:
         self._cache = cache
+        slots = list(slots)
+        self._slots: Int[Tensor, " segments"] = torch.tensor(slots, device=cache.device)
         first, stop = slots[0], slots[0] + len(slots)
-        index = torch.arange(first, stop) if slots == range(first, stop) else torch.tensor(slots)
-        self._slots: Int[Tensor, " segments"] = index.to(cache.device)
         # neighbours are read where they lie, others are gathered
-        self._rows = slice(first, stop) if slots == range(first, stop) else self._slots
-        self._columns: list[Tensor] = []
-        self._delayed: list[Tensor] = []
-        self._masks: dict[int | None, Tensor | None] = {}
+        self._rows = slice(first, stop) if slots == list(range(first, stop)) else self._slots
 
     def begin(self, segments: Segments) -> Tensor:
         cache, context = self._cache, self._cache.config.conv_context
         assert segments.count == len(self._slots), f"{segments.count} segments for {len(self._slots)} slots"
+        self._columns: list[Tensor] = []
+        self._delayed: list[Tensor] = []
+        self._masks: dict[int | None, Tensor | None] = {}
         self._segments = segments
         self._has_one_each = segments.total == segments.count and not use_reference()
         starts = cache.lengths[self._slots]
