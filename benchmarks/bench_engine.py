@@ -56,15 +56,15 @@ def main() -> None:
     print(f"{args.preset}, vocabulary {args.vocab}, {args.dtype}, threads {args.threads}, torch {torch.__version__}")
     plain = NEW / best_s(lambda: list(generate(model, prompts[0], max_tokens=NEW, stop_ids=[])), args.repeats)
     print(f"{'one at a time':16} {plain:8.0f} tokens/s")
+    requests = [Request(prompt_ids=prompt, params=params, seed=i) for i, prompt in enumerate(prompts)]
     for batch in args.batch:
-        many = [Request(prompt_ids=prompt, params=params, seed=i) for i, prompt in enumerate(prompts[:batch])]
         forked = [Request(prompt_ids=prompts[0], params=params, n=batch)]
-        for name, requests in ((f"batch {batch}", many), ("  one prompt", forked)):
-            speed = batch * NEW / best_s(lambda requests=requests: engine.complete(requests), args.repeats)
+        for name, asked in ((f"batch {batch}", requests[:batch]), ("  one prompt", forked)):
+            speed = batch * NEW / best_s(lambda asked=asked: engine.complete(asked), args.repeats)
             print(f"{name:16} {speed:8.0f} tokens/s {speed / plain:8.1f} times")
     if args.profile:
         with profile(activities=[ProfilerActivity.CPU]) as found:
-            engine.complete(many)
+            engine.complete(requests)
         print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=32))
 
 

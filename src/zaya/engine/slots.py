@@ -59,7 +59,7 @@ class SlotCache:
         return self.keys[0].shape[2]
 
     def select(self, slots: Sequence[int]) -> SlotPass:
-        """The context of one forward pass, in which segment i continues the sequence in slots[i]."""
+        """The context of a forward pass in which segment i continues the sequence in slots[i]."""
         return SlotPass(self, slots)
 
     def clear(self, slots: Sequence[int]) -> None:
@@ -100,22 +100,22 @@ class SlotCache:
 
 
 class SlotPass:
-    """One forward pass over some of the slots (`zaya.model.cache.Context`). Nothing counts before `end`."""
+    """Passes over some of the slots (`zaya.model.cache.Context`). What a pass hands in counts from its `end`."""
 
     def __init__(self, cache: SlotCache, slots: Sequence[int]) -> None:
         self._cache = cache
+        slots = list(slots)
+        self._slots: Int[Tensor, " segments"] = torch.tensor(slots, device=cache.device)
         first, stop = slots[0], slots[0] + len(slots)
-        index = torch.arange(first, stop) if slots == range(first, stop) else torch.tensor(slots)
-        self._slots: Int[Tensor, " segments"] = index.to(cache.device)
         # neighbours are read where they lie, others are gathered
-        self._rows = slice(first, stop) if slots == range(first, stop) else self._slots
-        self._columns: list[Tensor] = []
-        self._delayed: list[Tensor] = []
-        self._masks: dict[int | None, Tensor | None] = {}
+        self._rows = slice(first, stop) if slots == list(range(first, stop)) else self._slots
 
     def begin(self, segments: Segments) -> Tensor:
         cache, context = self._cache, self._cache.config.conv_context
         assert segments.count == len(self._slots), f"{segments.count} segments for {len(self._slots)} slots"
+        self._columns: list[Tensor] = []
+        self._delayed: list[Tensor] = []
+        self._masks: dict[int | None, Tensor | None] = {}
         self._segments = segments
         self._has_one_each = segments.total == segments.count and not use_reference()
         starts = cache.lengths[self._slots]
@@ -123,6 +123,9 @@ class SlotPass:
         self._lengths = starts + self._new
         self._longest = int(self._lengths.max())
         self._shortest = int(self._lengths.min())
+        # whole texts of similar length, which one padded call serves
+        total = segments.count * self._longest
+        self._is_fresh = not starts.any() and total <= 2 * segments.total and not use_reference()
         cache.reserve(self._longest)
         self._token_slot = self._slots[segments.index]
         self._token_position = segments.offsets + starts[segments.index]
@@ -151,6 +154,12 @@ class SlotPass:
             # the query heads of one key head become that head's queries: its keys are read once
             folded = q.unflatten(1, (k.shape[1], -1))
             return F.scaled_dot_product_attention(folded, *held, attn_mask=self._mask(window, q.dtype)).flatten(1, 2)
+        if self._is_fresh:
+            # Padding behind the shorter ones: causality hides it from the tokens before.
+            held = (x[self._rows, :, : self._longest].transpose(1, 2) for x in (keys, values))
+            index = self._segments.index, self._segments.offsets
+            padded = q.new_zeros(self._segments.count, self._longest, *q.shape[1:]).index_put_(index, q)
+            return causal_attention(padded, *held, window=window)[index]
         out = []
         parts = zip(q.split(self._segments.lengths), self._slots.tolist(), self._lengths.tolist(), strict=True)
         for part, slot, length in parts:

@@ -37,22 +37,23 @@ def causal_mix(
     time0, time1 = depthwise_weight.shape[-1], grouped_weight.shape[-1]
     head_dim = grouped_weight.shape[1]
     context = left.shape[1]
-    # One stream: each segment's context, then its tokens. Windows that straddle two segments are computed and
-    # dropped: token t of segment s starts its window at t + s * context.
+    # Rows of columns: each segment's context, then its tokens. Segments of one length are a row each; others share one,
+    # where windows that straddle two of them are computed and dropped.
     stream = _with_left_context(u, left, segments).float()
-    length = stream.shape[0] - time0 + 1
+    length = stream.shape[1] - time0 + 1
     taps = depthwise_weight.float().squeeze(1)
-    delta = depthwise_bias.float().expand(length, -1)
+    delta = depthwise_bias.float().expand(stream.shape[0], length, -1)
     for tap in range(time0):
-        delta = delta + taps[:, tap] * stream[tap : tap + length]
+        delta = delta + taps[:, tap] * stream[:, tap : tap + length]
 
-    heads = delta.to(u.dtype).unflatten(-1, (-1, head_dim)).transpose(0, 1)  # (heads, length, head_dim)
+    heads = delta.to(u.dtype).unflatten(-1, (-1, head_dim)).movedim(2, 0)  # (heads, rows, length, head_dim)
     length -= time1 - 1
-    windows = torch.cat([heads[:, tap : tap + length] for tap in range(time1)], dim=-1)
+    windows = torch.cat([heads[:, :, tap : tap + length] for tap in range(time1)], dim=-1).flatten(1, 2)
     kernel = grouped_weight.unflatten(0, (-1, head_dim)).permute(0, 3, 2, 1).flatten(1, 2)
-    mixed = torch.bmm(windows, kernel).transpose(0, 1).flatten(1)  # (length, channels)
-    starts = torch.arange(segments.total, device=u.device) + segments.index * context
-    return mixed[starts].float() + grouped_bias.float()
+    mixed = torch.bmm(windows, kernel).transpose(0, 1).flatten(1)  # (rows * length, channels)
+    if not segments.is_uniform:  # token t of segment s starts its window at t + s * context
+        mixed = mixed[torch.arange(segments.total, device=u.device) + segments.index * context]
+    return mixed.float() + grouped_bias.float()
 
 
 def causal_mix_reference(
@@ -76,16 +77,12 @@ def causal_mix_reference(
 
 def _with_left_context(
     u: Float[Tensor, "tokens channels"], left: Float[Tensor, "segments context channels"], segments: Segments
-) -> Float[Tensor, "length channels"]:
-    if segments.count == 1:
-        return torch.cat([left[0].to(u.dtype), u])
+) -> Float[Tensor, "rows length channels"]:
+    left = left.to(u.dtype)
     if segments.is_uniform:
-        batched = u.unflatten(0, (segments.count, -1))
-        return torch.cat([left.to(u.dtype), batched], dim=1).flatten(0, 1)
-    pieces = [
-        x for before, tokens in zip(left.to(u.dtype), u.split(segments.lengths), strict=True) for x in (before, tokens)
-    ]
-    return torch.cat(pieces)
+        return torch.cat([left, u.unflatten(0, (segments.count, -1))], dim=1)
+    pieces = [x for before, tokens in zip(left, u.split(segments.lengths), strict=True) for x in (before, tokens)]
+    return torch.cat(pieces)[None]
 
 
 def qk_mean(
