@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from zaya.envs.mixture import TaskConfig
 from zaya.errors import ConfigError
 from zaya.rl.advantage import AdvantageConfig
 from zaya.rl.canary import CanaryConfig
@@ -54,24 +55,6 @@ class RlRunConfig:
         warmth = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
         left = min(1.0, (self.steps - step + 1) / (self.decay_steps + 1)) if self.decay_steps else 1.0
         return min(warmth, left)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskConfig:
-    """One environment and the levels its problems come from."""
-
-    env: str
-    """Name of the environment, such as `arithmetic` or `rlve/Sorting`."""
-    difficulties: tuple[int, ...] = (0,)
-    """Levels, each as often as the others."""
-    weight: float = 1.0
-    """Share of the problems, relative to the other tasks."""
-
-    def __post_init__(self) -> None:
-        if not self.difficulties or min(self.difficulties) < 0:
-            raise ConfigError(f"{self.env}: difficulties must be levels from 0 on: {list(self.difficulties)}")
-        if self.weight <= 0:
-            raise ConfigError(f"{self.env}: weight must be positive: {self.weight}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

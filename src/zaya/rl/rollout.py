@@ -17,8 +17,8 @@ from typing import Any
 from zaya.core.rng import derive_seed
 from zaya.engine.types import Completer, Completion, Request, SamplingParams
 from zaya.envs.base import Problem, Score, Status, Stream
+from zaya.envs.mixture import Mixture
 from zaya.envs.pool import TaskPool
-from zaya.envs.stream import take
 from zaya.rl.canary import examine
 from zaya.rl.recipe import RlConfig
 from zaya.rl.types import Rollout, RolloutGroup
@@ -52,13 +52,8 @@ class Curriculum:
 
     def __init__(self, config: RlConfig, pool: TaskPool, tokenizer: Tokenizer) -> None:
         self.config = config
-        self.pool = pool
         self.tokenizer = tokenizer
-        self.stream = Stream(STREAM, "train", config.held_out)
-        self.count = 0
-        """Problems given so far."""
-        self._next: dict[str, int] = {}
-        """Item of each level of a task at which its stream goes on."""
+        self.mixture = Mixture(config.tasks, Stream(STREAM, "train", config.held_out), pool, config.run.seed)
         self._waiting: list[Prompt] = []
         """Prompts with attempts, oldest first."""
 
@@ -66,7 +61,7 @@ class Curriculum:
         """The next prompts, those with attempts first."""
         shown = min(len(self._waiting), int(count * self.config.aggregation.share))
         prompts, self._waiting = self._waiting[:shown], self._waiting[shown:]
-        return [*prompts, *map(Prompt.plain, self._problems(count - shown))]
+        return [*prompts, *map(Prompt.plain, self.mixture.next(count - shown))]
 
     def show(self, prompt: Prompt, completions: Sequence[Completion], rate: float) -> None:
         """Keep attempts at a problem, to be shown later. Attempts that were all right, or had attempts before them
@@ -74,7 +69,7 @@ class Curriculum:
         config = self.config.aggregation
         if not config.share or rate == 1 or len(prompt.messages) != 1 or prompt.source != prompt.problem.env:
             return
-        rng = random.Random(derive_seed(self.config.run.seed, "attempts", self.count, prompt.problem.digest))
+        rng = random.Random(derive_seed(self.config.run.seed, "attempts", self.mixture.count, prompt.problem.digest))
         chosen = rng.sample(list(completions), min(config.fan_in, len(completions)))
         tails = [carry(self.tokenizer, completion, "tail", config.tail_tokens) for completion in chosen]
         self._waiting.append(prompt.with_attempts([tail for tail in tails if tail]))
@@ -82,29 +77,11 @@ class Curriculum:
 
     def state(self) -> dict[str, Any]:
         waiting = [[p.problem.to_json(), list(p.messages), p.source] for p in self._waiting]
-        return {"count": self.count, "next": dict(self._next), "waiting": waiting}
+        return {"problems": self.mixture.state(), "waiting": waiting}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.count, self._next = state["count"], dict(state["next"])
+        self.mixture.load_state(state["problems"])
         self._waiting = [Prompt(Problem.from_json(p), tuple(m), source) for p, m, source in state["waiting"]]
-
-    def _problems(self, count: int) -> list[Problem]:
-        tasks = list(self.config.tasks.values())
-        levels = []
-        for place in range(self.count, self.count + count):
-            rng = random.Random(derive_seed(self.config.run.seed, "task", place))
-            task = rng.choices(tasks, [task.weight for task in tasks])[0]
-            levels.append((task.env, rng.choice(task.difficulties)))
-        self.count += count
-        ready: dict[tuple[str, int], list[Problem]] = {}
-        for level in dict.fromkeys(levels):
-            env, difficulty = level
-            name = f"{env} {difficulty}"
-            found, self._next[name] = take(
-                self.pool, env, difficulty, self.stream, self._next.get(name, 0), levels.count(level)
-            )
-            ready[level] = found[::-1]
-        return [ready[level].pop() for level in levels]
 
 
 def roll_out(

@@ -25,8 +25,8 @@ from zaya.data.sources import InMemory, Source, StandardLibrary, Text, canonical
 from zaya.data.tokenizer import make_tokenizer
 from zaya.envs.base import Problem, Stream
 from zaya.envs.demonstrate import demonstrate
+from zaya.envs.mixture import Mixture, TaskConfig
 from zaya.envs.pool import TaskPool
-from zaya.envs.stream import take
 from zaya.errors import ConfigError
 from zaya.text import Tokenizer, load_tokenizer
 from zaya.ttc import examples
@@ -35,20 +35,9 @@ from zaya.ttc.prompts import aggregation_messages
 _FORMAT = 1
 _SAMPLE_TEXTS = 4000
 """Worked problems that the tokenizer is learned from."""
+_AT_ONCE = 2000
 
 Kind = Literal["text", "conversation", "dialogue", "aggregation"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LevelConfig:
-    """An environment with a teacher, and the levels its problems come from."""
-
-    env: str
-    """Name of the environment."""
-    difficulties: tuple[int, ...] = (0,)
-    """Levels, each as often as the others."""
-    weight: float = 1.0
-    """Share of the problems, relative to the other tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +66,7 @@ class FileConfig:
 class CorpusConfig:
     """A recipe of text to learn from."""
 
-    tasks: dict[str, LevelConfig]
+    tasks: dict[str, TaskConfig]
     """What the problems are, by name."""
     files: dict[str, FileConfig]
     """What is written, by name."""
@@ -115,40 +104,26 @@ def make_corpus(config: CorpusConfig, directory: Path, notice: Callable[[str], N
     directory.mkdir(parents=True, exist_ok=True)
     key = _key(config)
     with TaskPool(config.workers) as pool:
-        problems = _Problems(config, pool)
-        tokenizer = _tokenizer(config, directory, problems)
+
+        def problems(name: str, count: int) -> list[Problem]:
+            stream = Stream(name, "train", config.held_out)
+            mixture, found = Mixture(config.tasks, stream, pool, config.seed), []
+            with Progress(count, f"problems of {name}") as bar:
+                while len(found) < count:
+                    found += mixture.next(min(_AT_ONCE, count - len(found)))
+                    bar.update(len(found) - bar.done)
+            return found
+
+        tokenizer = _tokenizer(config, directory, problems("tokenizer", _SAMPLE_TEXTS))
         for name, file in config.files.items():
             path = directory / f"{name}.jsonl"
             made = _key(config, file, tokenizer.digest, key)
             if _read_key(path) == made:
                 notice(f"{path} is there already")
                 continue
-            documents = list(_documents(name, file, config, problems.of(name, file.problems), tokenizer))
+            documents = list(_documents(name, file, config, problems(name, file.problems), tokenizer))
             _write(path, documents, made)
             notice(f"{path}: {len(documents):,} documents of {file.problems:,} problems")
-
-
-class _Problems:
-    """Problems by stream: the same for the same name and number."""
-
-    def __init__(self, config: CorpusConfig, pool: TaskPool) -> None:
-        self.config = config
-        self.pool = pool
-
-    def of(self, name: str, count: int) -> list[Problem]:
-        config, tasks = self.config, list(self.config.tasks.values())
-        rng = random.Random(derive_seed(config.seed, "problems", name))
-        levels = []
-        for task in rng.choices(tasks, [task.weight for task in tasks], k=count):
-            levels.append((task.env, rng.choice(task.difficulties)))
-        stream = Stream(name, "train", config.held_out)
-        ready: dict[tuple[str, int], list[Problem]] = {}
-        with Progress(count, f"problems of {name}") as bar:
-            for level in dict.fromkeys(levels):
-                wanted = levels.count(level)
-                ready[level] = take(self.pool, *level, stream, 0, wanted)[0][::-1]
-                bar.update(wanted)
-        return [ready[level].pop() for level in levels]
 
 
 def _documents(
@@ -181,10 +156,10 @@ def _documents(
                     yield {"messages": messages}
 
 
-def _tokenizer(config: CorpusConfig, directory: Path, problems: _Problems) -> Tokenizer:
+def _tokenizer(config: CorpusConfig, directory: Path, problems: Sequence[Problem]) -> Tokenizer:
     """The tokenizer of a directory, learned if it is not there: from a part of the library, worked problems, and the
     words that show attempts."""
-    worked = [Text(problem.digest, _text(problem)) for problem in problems.of("tokenizer", _SAMPLE_TEXTS)]
+    worked = [Text(problem.digest, _text(problem)) for problem in problems]
     question = {"role": "user", "content": "?"}
     shown = [aggregation_messages([question], ["."] * n)[-1]["content"] for n in sorted({*config.fan_in, 1, 2})]
     words = [examples.weigh(results, "", "1") for results in (["1", "1", "2"], ["1", "2"], [None, "1"])]
