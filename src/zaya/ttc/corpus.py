@@ -50,8 +50,9 @@ class FileConfig:
     """Problems worked in it."""
     turns: int = 8
     """Most problems of a dialogue; it has at least two."""
-    slip: float = 0.04
-    """Largest probability that a step of an attempt shown in an aggregation errs; each example has its own."""
+    slip: float = 0.0
+    """Probability that a step of a solution errs, as in traces that nobody verified. In an aggregation that of the
+    attempts shown, at most: each example has its own."""
     cut: float = 0.05
     """Probability that such an attempt ends somewhere in its work."""
 
@@ -132,15 +133,16 @@ def _documents(
     rng = random.Random(derive_seed(config.seed, "documents", name))
     match file.kind:
         case "text":
-            yield from ({"text": _text(problem)} for problem in problems)
+            yield from ({"text": _text(problem, file.slip)} for problem in problems)
         case "conversation":
-            yield from ({"messages": examples.conversation(problem)} for problem in problems)
+            yield from ({"messages": examples.conversation(problem, slip=file.slip)} for problem in problems)
         case "dialogue":
             left = list(problems)
             while left:
                 turns = rng.randint(2, file.turns)
                 part, left = left[:turns], left[turns:]
-                yield {"messages": [message for problem in part for message in examples.conversation(problem)]}
+                solved = [examples.conversation(problem, slip=file.slip) for problem in part]
+                yield {"messages": [message for messages in solved for message in messages]}
         case "aggregation":
             for place, problem in enumerate(problems):
                 messages = examples.aggregation(
@@ -162,8 +164,7 @@ def _tokenizer(config: CorpusConfig, directory: Path, problems: Sequence[Problem
     worked = [Text(problem.digest, _text(problem)) for problem in problems]
     question = {"role": "user", "content": "?"}
     shown = [aggregation_messages([question], ["."] * n)[-1]["content"] for n in sorted({*config.fan_in, 1, 2})]
-    words = [examples.weigh(results, "", "1") for results in (["1", "1", "2"], ["1", "2"], [None, "1"])]
-    frame = [Text(f"frame {i}", text) for i, text in enumerate([*shown, *words])]
+    frame = [Text(f"frame {i}", text) for i, text in enumerate(shown)]
     sources: list[Source] = [
         _Part(StandardLibrary(config.library_exclude), config.library_share),
         InMemory([*worked, *frame * 50]),
@@ -190,8 +191,8 @@ class _Part:
                 yield document
 
 
-def _text(problem: Problem) -> str:
-    shown = demonstrate(problem)
+def _text(problem: Problem, slip: float = 0.0) -> str:
+    shown = demonstrate(problem, slip=slip)
     return f"{problem.prompt}\n{shown.reasoning}\n{shown.answer}"
 
 

@@ -3,9 +3,9 @@
     problem -> n attempts of a teacher that slips -> tails of some of them -> the prompt -> the teacher's solution
 
 The prompt is made by the function that makes it when the model is used (`ttc.prompts`), and tails are cut by the one
-that cuts them then (`ttc.tails`). The solution reads what every attempt came to; where one result is ahead of all
-others it takes that, and where none is it works the problem anew. Attempts that were cut inside their work count as
-none. Source: report as in spec markovian-rsa 7.1; how to weigh is our choice.
+that cuts them then (`ttc.tails`). Where one result is ahead of all others the solution takes it at once, and where
+none is it works the problem anew. Attempts that were cut inside their work count as none. Source: report as in spec
+markovian-rsa 7.1; how to weigh is our choice.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from zaya.ttc.prompts import aggregation_messages
 from zaya.ttc.tails import tail
 
 
-def conversation(problem: Problem) -> list[dict[str, Any]]:
-    """A problem and its solution by a teacher that does not slip."""
-    shown = demonstrate(problem)
+def conversation(problem: Problem, *, slip: float = 0.0) -> list[dict[str, Any]]:
+    """A problem and its solution by a teacher who slips with that probability."""
+    shown = demonstrate(problem, slip=slip)
     return [_user(problem.prompt), _assistant(shown.reasoning, shown.answer)]
 
 
@@ -71,12 +71,8 @@ def leader(results: Sequence[str | None]) -> str | None:
 
 
 def weigh(results: Sequence[str | None], work: str, answer: str) -> str:
-    """The reasoning of an aggregation: what each attempt says, and either the one that is ahead or the work anew."""
-    said = [f"{i}: {'cut' if result is None else result}" for i, result in enumerate(results, 1)]
-    ahead = leader(results)
-    if ahead is None:
-        return "\n".join([*said, "No answer is ahead.", work])
-    return conclude([*said, f"{ahead} is ahead."], answer)
+    """The reasoning of an aggregation: the result that is ahead, or where none is the work anew."""
+    return work if leader(results) is None else conclude([], answer)
 
 
 def _user(text: str) -> dict[str, Any]:
