@@ -191,7 +191,9 @@ def test_what_a_run_leaves(whole: tuple[StageConfig, Path]) -> None:
     for line in lines:
         ema += (line["entropy_min"] - ema) / 20
         assert line["entropy_min_ema"] == pytest.approx(ema)
-    # the rate is that of the tokens consumed: 5 % of the warm-up's end, and 0 at the end
+    assert lines[-2]["tokens"] < config.schedule.total_tokens <= lines[-1]["tokens"]
+    # the rate is that of the tokens consumed with the step
+    assert 150 < lines[0]["tokens"] <= 192
     assert lines[0]["lr"] == pytest.approx(8e-3 * lines[0]["tokens"] / 400)
     assert lines[-1]["lr"] == 0
     model = load_model(directory / "model", dtype="float32")
@@ -208,6 +210,8 @@ def test_a_directory_of_something_else_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_a_run_that_saved_nothing_may_begin_with_another_recipe(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.toml.partial-elsewhere-1").touch()  # killed before anything else
     (tmp_path / "empty").mkdir()
     data = {"text": {"kind": "text_folder", "path": str(tmp_path / "empty")}}
     with pytest.raises(DataError, match=r"data\.text, train: the folder .*/empty holds no file"):

@@ -74,7 +74,7 @@ def train(stage: Stage, directory: Path, notice: Notice) -> Outcome:
                 values |= run.validate()
             log.log(at.step, tokens, **values)
             bar.label = _label(at, record.loss)
-            bar.update(record.tokens)
+            bar.update(min(record.tokens, total - batch.tokens_before))
             _check(at)
             if time.monotonic() - saved >= config.run.save_every_s:
                 run.save()

@@ -159,7 +159,8 @@ def resumable(
     """
     recipe = directory / _RECIPE
     if not recipe.is_file():
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        # hidden files do not count: one is what a kill leaves while the recipe is written
+        if directory.exists() and (not directory.is_dir() or any(p.name[0] != "." for p in directory.iterdir())):
             raise UsageError(f"{directory} is not empty and no run", hint="name another directory with --out")
         return None
     checkpoint = latest_checkpoint(directory / "ckpt", notice)
