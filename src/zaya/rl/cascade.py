@@ -194,8 +194,9 @@ tags: [zaya, reasoning]
 
 # Micro ZAYA
 
-A ZAYA1 of {total:.2f} million parameters, {active:.2f} million of which work on a token. It was trained from nothing on two processor cores to show every stage of the system at work: it solves
-small problems of the four kinds below, in writing, and knows nothing else. Context: {model.max_positions:,} tokens.
+A ZAYA1 of {total:.2f} million parameters, {active:.2f} million of which work on a token. It was trained from nothing
+on two processor cores to show every stage of the system at work: it solves small problems of the four kinds below, in
+writing, and knows nothing else. Context: {model.max_positions:,} tokens.
 
 Made by `zaya cascade recipes/micro/cascade.toml`, zaya {__version__}, commit {commit or "unknown"}, Python {python},
 PyTorch {torch}, {threads} threads. Recipe {cascade.recipe_digest}.

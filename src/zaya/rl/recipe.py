@@ -68,7 +68,8 @@ class SamplingConfig:
     max_tokens: int = 81_920
     """Longest response."""
     max_rounds: int = 4
-    """How often a step samples `prompts` groups in search of informative ones; it then learns from those it has."""
+    """How often a step samples, each time for the informative groups it still lacks; it then learns from those it
+    has."""
 
     def __post_init__(self) -> None:
         for name in ("prompts", "max_tokens", "max_rounds"):

@@ -152,23 +152,21 @@ def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
 def collect(
     config: RlConfig, curriculum: Curriculum, engine: Engine, pool: TaskPool, rates: SolveRates, step: int
 ) -> Sampled:
-    """Sample groups until enough of them are informative, or `max_rounds` times as many were sampled as are wanted.
-
-    Groups in which everybody, or nobody, was right teach nothing and are only counted.
+    """Sample as many groups as are wanted, then in place of those that are not informative others, up to `max_rounds`
+    times. Groups in which everybody, or nobody, was right teach nothing and are only counted.
     """
     found = Sampled()
     for round in range(config.sampling.max_rounds):
         missing = config.sampling.prompts - found.informative
         if not missing:
             break
-        # whole batches also towards the end: a few groups cost nearly as much time as many
-        prompts = curriculum.next(config.sampling.prompts)
+        prompts = curriculum.next(missing)
         seed = derive_seed(config.run.seed, "rollouts", step, round)
         vocab_size = engine.model.config.vocab_size
         groups, completions = roll_out(prompts, engine, pool, config, vocab_size, seed=seed)
         for prompt, group, answers in zip(prompts, groups, completions, strict=True):
             found.groups.append(group)
-            if group.rollouts and is_informative(group.rewards) and found.informative < config.sampling.prompts:
+            if group.rollouts and is_informative(group.rewards):
                 found.samples += samples(group, config.advantage, rates)
                 found.informative += 1
             rates.update(group.source, group.solve_rate)
