@@ -55,12 +55,14 @@ class FileConfig:
     attempts shown, at most: each example has its own."""
     cut: float = 0.05
     """Probability that such an attempt ends somewhere in its work."""
+    later: float = 0.5
+    """Probability that an aggregation is of a later round, whose attempts weighed others themselves."""
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.turns < 2:
             raise ConfigError(f"problems must be at least 1, and turns 2: {self.problems}, {self.turns}")
-        if not (0 <= self.slip <= 1 and 0 <= self.cut <= 1):
-            raise ConfigError(f"slip and cut are probabilities: {self.slip}, {self.cut}")
+        if not all(0 <= p <= 1 for p in (self.slip, self.cut, self.later)):
+            raise ConfigError(f"slip, cut and later are probabilities: {self.slip}, {self.cut}, {self.later}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +154,7 @@ def _documents(
                     tail_tokens=config.tail_tokens,
                     slip=rng.uniform(0, file.slip),
                     cut=file.cut,
+                    later=file.later,
                     seed=derive_seed(config.seed, name, place),
                 )
                 if messages is not None:

@@ -22,6 +22,9 @@ from zaya.text import Tokenizer
 from zaya.ttc.prompts import aggregation_messages
 from zaya.ttc.tails import tail
 
+_BRIEF = 0.8
+"""Attempts of a later round that found a result ahead and took it."""
+
 
 def conversation(problem: Problem, *, slip: float = 0.0) -> list[dict[str, Any]]:
     """A problem and its solution by a teacher who slips with that probability."""
@@ -37,18 +40,22 @@ def aggregation(
     tail_tokens: int,
     slip: float,
     cut: float = 0.0,
+    later: float = 0.0,
     seed: int = 0,
 ) -> list[dict[str, Any]] | None:
     """One example: a prompt with the tails of `fan_in` attempts, and the solution that weighs them.
 
     slip: probability that a step of an attempt errs. cut: probability that an attempt ends somewhere in its work.
-    None where the attempts agree on something wrong: there weighing them is no way to the answer.
+    later: probability that the example is of a later round, whose attempts mostly weighed others and say no more than
+    what they came to. None where the attempts agree on something wrong: there weighing them is no way to the answer.
     """
     rng = random.Random(derive_seed("aggregation", problem.digest, seed))
     tails, results = [], []
+    brief = _BRIEF if rng.random() < later else 0.0
     for attempt in range(fan_in):
         shown = demonstrate(problem, slip=slip, seed=derive_seed(seed, "attempt", attempt))
-        ids = tokenizer.encode_plain(shown.reasoning + "\n")
+        reasoning = conclude([], shown.result) if rng.random() < brief else shown.reasoning
+        ids = tokenizer.encode_plain(reasoning + "\n")
         is_cut = rng.random() < cut
         if is_cut:
             ids = ids[: rng.randrange(1, len(ids))]
