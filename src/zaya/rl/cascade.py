@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from zaya import __version__
 from zaya import config as configuration
 from zaya.core.files import new_file
+from zaya.core.metrics import read_metrics
 from zaya.errors import CheckpointError, ConfigError, UsageError, did_you_mean
 from zaya.eval.suite import SuiteConfig, SuiteResult, markdown, run_suite
 from zaya.model.flops import active_parameters, parameters
@@ -205,6 +206,12 @@ PyTorch {torch}, {threads} threads. Recipe {cascade.recipe_digest}.
 
 {markdown(result, suite).strip()}
 
+## Validation of fine-tuning
+
+Loss on what was held out, after so many steps; it stops where it is flat, and the best weights are kept.
+
+{_curve(cascade)}
+
 ## Data
 
 Worked problems made by this project's own teachers, on tasks of its own and of RLVE-Gym (MIT), and the standard library
@@ -244,6 +251,17 @@ def _data(cascade: Cascade) -> dict[str, str]:
                 manifest = json.loads(path.read_text(encoding="utf-8"))
                 found[f"{stage.name}/{path.parent.name}"] = manifest["source_digest"]
     return found
+
+
+def _curve(cascade: Cascade) -> str:
+    """Validation losses of the stages that stop by them."""
+    lines = []
+    for stage in cascade.stages:
+        if stage.kind == "sft":
+            log = read_metrics(stage.directory / "metrics.jsonl")
+            points = [f"{line['step']}: {line['val_loss']:.4f}" for line in log if "val_loss" in line]
+            lines.append(", ".join(points))
+    return "\n\n".join(lines)
 
 
 def _environment(cascade: Cascade) -> dict[str, Any]:
