@@ -94,6 +94,12 @@ def test_many_rows_are_as_each_alone() -> None:
     assert_close(batch_probabilities(logits[:1], torch.ones(1))[0], probabilities(logits[0]))
 
 
+def test_top_k_alone_cuts_by_count_alone() -> None:
+    """The first of three has a probability that rounds to 1; the second is one of the two largest all the same."""
+    probs = batched(torch.tensor([[0.0, -19.0, -20.0]]), [{"top_k": 2}])
+    assert (probs > 0).tolist() == [[True, True, False]]
+
+
 def test_rows_are_drawn_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(400, 61, generator=torch.Generator().manual_seed(0)) * 3
     probs = batched(logits, settings_of_rows() * 40)

@@ -133,7 +133,7 @@ class Engine:
         config, params = self.model.config, request.params
         if request.messages is None:
             assert request.prompt_ids is not None
-            ids = tuple(request.prompt_ids)
+            ids = tuple(int(id) for id in request.prompt_ids)
         elif self.tokenizer is None:
             raise UsageError(f"{name} has messages, which need a tokenizer", hint="Engine(model, tokenizer)")
         else:
