@@ -236,12 +236,14 @@ def thinking_rows(samples: Sequence[Record], rounds: Sequence[RsaRecord], config
     single = by_problem([record for record in samples if record.sample < config.k])
     each = fmean(record.tokens for record in samples)
     rows = [ThinkingRow(name="one sample", accuracy=avg_at_k(single), tokens=each)]
-    grouped: dict[str, list[Record]] = {}
+    grouped: dict[str, list[Record]] = {digest: [] for digest in single}  # also those that nothing is known of
     for record in samples:
         if record.value is not None:
-            grouped.setdefault(record.digest, []).append(record)
+            grouped[record.digest].append(record)
     voted = {
         digest: [majority_at_k([r.answer for r in found], [r.correct for r in found], min(votes, len(found)))]
+        if found
+        else []
         for digest, found in grouped.items()
     }
     rows.append(
@@ -253,10 +255,10 @@ def thinking_rows(samples: Sequence[Record], rounds: Sequence[RsaRecord], config
         )
     )
     for round in range(1, rsa.rounds + 1):
-        reached: dict[str, list[float]] = {}
+        reached: dict[str, list[float]] = {digest: [] for digest in single}
         for record in rounds:
             if record.score is not None and (value := record.accuracy[round]) is not None:
-                reached.setdefault(record.digest, []).append(value)
+                reached[record.digest].append(value)
         is_last = round == rsa.rounds
         rows.append(
             ThinkingRow(
@@ -266,7 +268,10 @@ def thinking_rows(samples: Sequence[Record], rounds: Sequence[RsaRecord], config
                 gain=paired_difference(reached, single),
             )
         )
-    told = {r.digest: [float(r.majority)] for r in rounds if r.majority is not None}
+    told: dict[str, list[float]] = {digest: [] for digest in single}
+    for record in rounds:
+        if record.majority is not None:
+            told[record.digest].append(float(record.majority))
     rows.append(
         ThinkingRow(
             name="its vote at the end",

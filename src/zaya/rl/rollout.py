@@ -64,14 +64,16 @@ class Curriculum:
         return [*prompts, *map(Prompt.plain, self.mixture.next(count - shown))]
 
     def show(self, prompt: Prompt, completions: Sequence[Completion], rate: float) -> None:
-        """Keep attempts at a problem, to be shown later. Attempts that were all right, or had attempts before them
-        already, are not worth it."""
+        """Keep attempts at a problem, to be shown later. Attempts that were all right, had attempts before them
+        already, or say nothing are not worth it."""
         config = self.config.aggregation
-        if not config.share or rate == 1 or len(prompt.messages) != 1 or prompt.source != prompt.problem.env:
+        if not config.share or rate == 1 or prompt.source != prompt.problem.env:
             return
         rng = random.Random(derive_seed(self.config.run.seed, "attempts", self.mixture.count, prompt.problem.digest))
         chosen = rng.sample(list(completions), min(config.fan_in, len(completions)))
         tails = [carry(self.tokenizer, completion, "tail", config.tail_tokens) for completion in chosen]
+        if not any(tails):
+            return
         self._waiting.append(prompt.with_attempts([tail for tail in tails if tail]))
         del self._waiting[: -2 * self.config.sampling.prompts]  # the oldest are of a policy that is gone
 

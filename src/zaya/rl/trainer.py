@@ -82,9 +82,11 @@ def open_policy(config: RlConfig, notice: Notice) -> tuple[Initial, Tokenizer]:
 
 def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
     """Carry out a recipe in a directory, from wherever a run of it stands there. Ctrl-C ends it after a step, saved:
-    the position returned is then not `finished`."""
+    the position returned is then not `finished`. Raises ConfigError where the directory holds a run of another recipe,
+    CheckpointError where what it starts from is not there."""
     checkpoint = resumable(config, directory, notice, differences)
     if checkpoint is not None and checkpoint.state["position"]["finished"] and (directory / "model").is_dir():
+        notice(f"{directory} was finished before")
         return _position(checkpoint)
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
@@ -166,7 +168,9 @@ def collect(
         groups, completions = roll_out(prompts, engine, pool, config, vocab_size, seed=seed)
         for prompt, group, answers in zip(prompts, groups, completions, strict=True):
             found.groups.append(group)
-            if group.rollouts and is_informative(group.rewards):
+            if not group.rollouts:  # every scorer failed, which says nothing about the policy
+                continue
+            if is_informative(group.rewards):
                 found.samples += samples(group, config.advantage, rates)
                 found.informative += 1
             rates.update(group.source, group.solve_rate)
@@ -178,7 +182,7 @@ def describe(found: Sampled, record: UpdateRecord) -> dict[str, Any]:
     """What the log says of a step."""
     rollouts = [rollout for group in found.groups for rollout in group.rollouts]
     lengths = [len(rollout.ids) for rollout in rollouts]
-    solved = [group.solve_rate for group in found.groups]
+    solved = [group.solve_rate for group in found.groups if group.rollouts]
     stats, step = record.stats, record.step
     return {
         "loss": record.loss,
@@ -207,6 +211,8 @@ def describe(found: Sampled, record: UpdateRecord) -> dict[str, Any]:
 def _by_source(groups: Sequence[RolloutGroup]) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {}
     for group in groups:
+        if not group.rollouts:
+            continue
         rates.setdefault(group.source, []).append(group.solve_rate)
     return dict(sorted(rates.items()))
 

@@ -49,7 +49,7 @@ class FileConfig:
     problems: int
     """Problems worked in it."""
     turns: int = 8
-    """Most problems of a dialogue; it has at least two."""
+    """Most problems of a dialogue; it has at least two, but for the last of a file."""
     slip: float = 0.0
     """Probability that a step of a solution errs, as in traces that nobody verified. In an aggregation that of the
     attempts shown, at most: each example has its own."""
@@ -105,7 +105,6 @@ def make_corpus(config: CorpusConfig, directory: Path, notice: Callable[[str], N
     Raises UsageError and DataError for tasks that do not exist, have no teacher, or have too few problems.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    key = _key(config)
     with TaskPool(config.workers) as pool:
 
         def problems(name: str, count: int) -> list[Problem]:
@@ -120,12 +119,12 @@ def make_corpus(config: CorpusConfig, directory: Path, notice: Callable[[str], N
         tokenizer = _tokenizer(config, directory, problems("tokenizer", _SAMPLE_TEXTS))
         for name, file in config.files.items():
             path = directory / f"{name}.jsonl"
-            made = _key(config, file, tokenizer.digest, key)
-            if _read_key(path) == made:
+            key = _key(name, file, config, tokenizer)
+            if _read_key(path) == key:
                 notice(f"{path} is there already")
                 continue
             documents = list(_documents(name, file, config, problems(name, file.problems), tokenizer))
-            _write(path, documents, made)
+            _write(path, documents, key)
             notice(f"{path}: {len(documents):,} documents of {file.problems:,} problems")
 
 
@@ -199,9 +198,14 @@ def _text(problem: Problem, slip: float = 0.0) -> str:
     return f"{problem.prompt}\n{shown.reasoning}\n{shown.answer}"
 
 
-def _key(*parts: Any) -> str:
-    plain = [part if isinstance(part, str) else configuration.to_mapping(part) for part in parts]
-    return hashlib.blake2b(json.dumps([_FORMAT, plain], sort_keys=True).encode(), digest_size=16).hexdigest()
+def _key(name: str, file: FileConfig, config: CorpusConfig, tokenizer: Tokenizer) -> str:
+    """Names what a file is made from. Tasks count in their order, which decides which problem gets which."""
+    settings = configuration.to_mapping(config)
+    keys, digest = ["tasks", "seed", "held_out"], ""
+    if file.kind == "aggregation":  # the only kind that counts tokens
+        keys, digest = [*keys, "fan_in", "tail_tokens"], tokenizer.digest
+    parts = [_FORMAT, name, configuration.to_mapping(file), {key: settings[key] for key in keys}, digest]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def _read_key(path: Path) -> str | None:
