@@ -26,10 +26,14 @@ else
   $(error TORCH=$(TORCH) is none of cpu, cuda, rocm)
 endif
 
-.PHONY: help install quickstart test test-all check format bench docs clean
+MICRO := runs/micro/shipped
+
+.PHONY: help install quickstart micro embed test test-all check format bench docs clean
 help:
 	@echo 'make install      a virtual environment in $(VENV)'
-	@echo 'make quickstart   see it work: a small checkpoint, both layouts, parity, text'
+	@echo 'make quickstart   see a small trained model think, alone and in rounds'
+	@echo 'make micro        train that model: all stages, from raw text to a checked answer'
+	@echo 'make embed        put it into the package, where the commands find it'
 	@echo 'make test         the tests (under 15 minutes on two cores)'
 	@echo 'make test-all     the slow ones too'
 	@echo 'make check        lint, format and types'
@@ -54,6 +58,15 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 
 quickstart: install
 	$(BIN)/zaya quickstart
+
+micro: install
+	$(BIN)/zaya cascade recipes/micro/cascade.toml
+
+# Only what the cascade has finished, evaluation and card included: the manifest is written last.
+embed:
+	@test -f $(MICRO)/micro.json || { echo '$(MICRO) has no micro.json: make micro is not finished' >&2; exit 1; }
+	mkdir -p src/zaya/micro
+	cp $(MICRO)/*.* src/zaya/micro/
 
 test: install
 	$(BIN)/python -m pytest

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zaya.model.config import ModelConfig, preset
     from zaya.model.layouts import load
     from zaya.model.transformer import ZayaModel
+    from zaya.ttc.rsa import solve
 
 __version__ = "0.1.0"
 
@@ -23,10 +24,11 @@ _HOMES = {
     "load": "zaya.model.layouts",
     "ModelConfig": "zaya.model.config",
     "preset": "zaya.model.config",
+    "solve": "zaya.ttc.rsa",
     "ZayaModel": "zaya.model.transformer",
 }
 
-__all__ = ["Engine", "ModelConfig", "SamplingParams", "ZayaModel", "load", "preset"]
+__all__ = ["Engine", "ModelConfig", "SamplingParams", "ZayaModel", "load", "preset", "solve"]
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,9 @@ import argparse
 import contextlib
 import io
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,12 +22,16 @@ from zaya import __version__
 from zaya.errors import UsageError, ZayaError, did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "quickstart": ("zaya.cli.quickstart", "see it work: a small checkpoint, both layouts, parity, text"),
-    "generate": ("zaya.cli.generate", "continue a prompt with a checkpoint"),
+    "quickstart": ("zaya.cli.quickstart", "see a small trained model think, alone and in rounds, in a minute"),
+    "chat": ("zaya.cli.chat", "talk to a model"),
+    "generate": ("zaya.cli.generate", "continue a prompt with a model"),
+    "solve": ("zaya.cli.solve", "answer one question by Markovian RSA: many rollouts, in rounds"),
     "prepare": ("zaya.cli.prepare", "make text to learn from, and a tokenizer, out of tasks"),
     "pretrain": ("zaya.cli.pretrain", "train a model on text, or continue one, as a recipe says"),
     "sft": ("zaya.cli.sft", "fine-tune a model on conversations, as a recipe says"),
-    "rl": ("zaya.cli.rl", "improve a model on tasks whose answers can be checked, as a recipe says"),
+    "rl": ("zaya.cli.rl", "improve a model on tasks whose answers can be checked"),
+    "cascade": ("zaya.cli.cascade", "train a model through all stages, as a recipe of recipes says"),
+    "eval": ("zaya.cli.eval", "measure models on held-out problems, as a recipe says"),
     "inspect": ("zaya.cli.inspect", "say what a checkpoint holds and whether it is complete"),
     "convert": ("zaya.cli.convert", "rewrite a checkpoint in another layout"),
     "config": ("zaya.cli.config", "list the model presets, or print one with every setting explained"),
@@ -108,7 +114,9 @@ def _dispatch(words: list[str]) -> int:
         if at == len(words):
             _top_parser().print_help()
             return 0
-        args = command_parser(words[at]).parse_args(words[at + 1 :])
+        parser, rest = command_parser(words[at]), words[at + 1 :]
+        # Intermixed: options may stand between a model and its prompt. It loses what follows a bare `--`.
+        args = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     except SystemExit as done:  # argparse leaves this way after --help and --version
         return int(done.code or 0)
     return args.run(args)
@@ -116,13 +124,18 @@ def _dispatch(words: list[str]) -> int:
 
 def _top_parser() -> Parser:
     width = max(map(len, COMMANDS))
+    lines = [
+        textwrap.fill(
+            summary, shutil.get_terminal_size().columns, initial_indent=f"  {name:{width}}  ",
+            subsequent_indent=" " * (width + 4),
+        )
+        for name, (_, summary) in COMMANDS.items()
+    ]  # fmt: skip
     parser = Parser(
         prog="zaya",
         usage="zaya [--help] [--version] COMMAND ...",
         description="The complete open implementation of ZAYA1.",
-        epilog="commands:\n"
-        + "\n".join(f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
-        + "\n\nzaya COMMAND --help explains a command.",
+        epilog="\n".join(["commands:", *lines, "", "zaya COMMAND --help explains a command."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,94 +1,162 @@
-"""zaya quickstart: see the whole of it work in under a minute, without a download.
+"""zaya quickstart: see a small trained model at work in about a minute, without a download.
 
-A small model with random weights is written in both published layouts, read back, compared with the plain reference
-of every operation, and asked for text. The text is noise: nothing was trained.
+A held-out question of each task, with the model's reasoning as it writes it; then some more of them, answered once, by
+vote, and by Markovian RSA, and what each way costs.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import tempfile
+import importlib.util
+import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-PROMPT = "def fibonacci(n):"
-TOLERANCE = 1e-5
-"""Of float32 logits of this small model; see tests/tolerances.py."""
+from zaya.cli.eval import thinking_lines
+from zaya.cli.printing import Flow, program, say, say_commands, visible, waiting
+from zaya.core.progress import columns
+from zaya.envs import registry
+from zaya.envs.base import Problem
+from zaya.envs.mixture import TaskConfig
+
+if TYPE_CHECKING:
+    from zaya.engine.engine import Engine
+    from zaya.envs.pool import TaskPool
+    from zaya.eval.suite import SuiteConfig
+
+TASKS = {
+    "arithmetic": TaskConfig(env="arithmetic", difficulties=(1, 2, 3), weight=2.0),
+    "multiplication": TaskConfig(env="rlve/Multiplication"),
+    "sorting": TaskConfig(env="rlve/Sorting", difficulties=(0, 1, 2)),
+    "window": TaskConfig(env="rlve/SlidingWindow", difficulties=(0, 1)),
+}
+"""What the embedded model was trained and evaluated on: the tasks of recipes/micro/eval.toml."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="DIR", help="keep the checkpoints here (default: a temporary directory)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
+    parser.add_argument(
+        "--problems", type=int, default=24, metavar="N", help="how many to compare the ways on (default: 24)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="decides which problems, and every draw (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.out is not None:
-        return _run(Path(args.out), args.seed, keep=True)
-    with tempfile.TemporaryDirectory(prefix="zaya-") as folder:
-        return _run(Path(folder), args.seed, keep=False)
-
-
-def _run(folder: Path, seed: int, *, keep: bool) -> int:
     started = time.perf_counter()
-    import torch
+    with waiting("loading"):
+        from zaya.envs.pool import TaskPool
+        from zaya.eval.suite import SuiteConfig, SystemConfig, held_out_problems, open_engine, rounds_of, samples_of
+        from zaya.eval.suite import thinking_rows as rows_of
+        from zaya.model.embedded import embedded_directory
+        from zaya.model.flops import active_parameters, parameters
+        from zaya.ttc.rsa import PRESETS
 
-    from zaya.model.cache import DenseCache
-    from zaya.model.config import preset
-    from zaya.model.flops import active_parameters, parameters
-    from zaya.model.generate import generate
-    from zaya.model.layouts import load, save
-    from zaya.model.transformer import ZayaModel
-    from zaya.ops.path import reference_path
-    from zaya.text import byte_tokenizer
-
-    tokenizer = byte_tokenizer()
-    config = preset("micro")
-    model = ZayaModel(config, precision="float32", seed=seed)
-    print(
-        f"1. a micro ZAYA1 with random weights: {parameters(config).total / 1e6:.2f} M parameters, "
-        f"{active_parameters(config).total / 1e6:.2f} M of them work on a token"
+        directory, rsa = embedded_directory(), PRESETS["micro"]
+        config = SuiteConfig(
+            tasks=TASKS if _has_rlve() else {"arithmetic": TASKS["arithmetic"]},
+            systems={"micro": SystemConfig(model=str(directory))},
+            problems=args.problems,
+            k=rsa.generations,
+            seed=args.seed,
+            rsa_of="micro",
+            rsa=rsa,
+        )
+        engine, tokenizer = open_engine(directory, config.max_batch)
+    shape = engine.model.config
+    say(
+        f"Micro ZAYA: {parameters(shape).total / 1e6:.2f} M parameters, of which "
+        f"{active_parameters(shape).total / 1e6:.2f} M work on a token. This code trained it from nothing on two "
+        "processor cores: zaya cascade recipes/micro/cascade.toml"
     )
-
-    ids = torch.tensor([tokenizer.encode(PROMPT)])
-    differences: dict[str, torch.Tensor] = {}
-    with torch.inference_mode():
-        logits = model(ids)
-        for layout in ("native", "legacy"):
-            directory = folder / layout
-            save(model, directory, layout)
-            tokenizer.save(directory)
-            loaded, _ = load(directory, dtype="float32")
-            differences[f"written in the {layout} layout and read back"] = loaded(ids)
-        with reference_path():
-            differences["the plain reference of every operation"] = model(ids)
-        cache = DenseCache(config)
-        parts = [model(part, cache=cache) for part in ids.split(3, dim=1)]
-        differences["in chunks of three, through the cache"] = torch.cat(parts, dim=1)
-
-    print(f"2. the logits of {PROMPT!r}, computed another way; largest difference:")
-    worst = 0.0
-    for way, others in differences.items():
-        off = (others - logits).abs().max().item()
-        worst = max(worst, off)
-        print(f"   {way:45} {off:.1e}")
-    if not worst < TOLERANCE:
-        print(f"   these should agree to {TOLERANCE:.0e}: something is wrong with this installation")
-        return 1
-
-    print("3. text that follows (noise: nothing was trained):")
-    new = list(generate(model, ids[0].tolist(), max_tokens=24, never=tokenizer.never_sampled(config.vocab_size)))
-    print(f"   {PROMPT + tokenizer.decode(new)!r}")
-    print(f"\n{time.perf_counter() - started:.1f} seconds. What next:")
-    where = shlex.quote(str(folder / "native")) if keep else "DIR"
-    steps = {
-        f"zaya inspect {where}": "what a checkpoint holds",
-        f"zaya generate {where} 'Why is the sky blue?'": "text from any ZAYA1 checkpoint",
-        "zaya convert SRC DST --layout legacy": "from one published layout to the other",
-    }
-    if not keep:
-        steps = {"zaya quickstart --out DIR": "keep these two checkpoints, as DIR/native and DIR/legacy"} | steps
-    width = max(map(len, steps))
-    for command, purpose in steps.items():
-        print(f"   {command:{width}}   {purpose}")
+    if len(config.tasks) < len(TASKS):
+        print()
+        say("Three of its four tasks come from rlve-gym, which is not here (pip install 'openzaya[envs]'): sums alone.")
+    with TaskPool(config.workers) as pool:
+        print("\nProblems it has not seen:\n")
+        with waiting("making problems"):
+            alone = [replace(config, tasks={name: task}, problems=1) for name, task in config.tasks.items()]
+            shown = [held_out_problems(one, pool)[0] for one in alone]
+        for problem in shown:
+            _think(problem, engine, pool, config)
+        say(
+            f"{config.problems} such problems, in {rsa.generations} samples each; and by Markovian RSA with as many "
+            f"rollouts: {rsa.population} of the question, then {rsa.rounds} rounds of {rsa.population} that each read the ends "
+            f"of {rsa.fan_in} from the round before."
+        )
+        print()
+        with waiting("making problems"):
+            problems = held_out_problems(config, pool)
+        samples = samples_of("micro", engine, problems, config, config.k, pool, None)
+        rounds = rounds_of("micro", engine, tokenizer, problems, config, pool, None)
+    print(thinking_lines(rows_of(samples, rounds, config), columns(sys.stdout)))
+    print()
+    say(
+        f"Percent right, ± the 95 % interval over new problems; gain over one sample; tokens drawn for a problem. One "
+        f"sample is the mean of {config.k}, a round the mean over its candidates."
+    )
+    print(f"\n{time.perf_counter() - started:.0f} seconds. What next:")
+    zaya = program()
+    say_commands(
+        {
+            f"{zaya} chat": "ask it yourself",
+            f"{zaya} solve 'What is 58 + 67 - 9 + 24?'": "Markovian RSA on one question",
+            "make micro": "train this model, through all stages",
+            f"{zaya} generate Zyphra/ZAYA1-8B 'Why is the sky blue?'": "the 8B, 17.7 GB",
+        }
+    )
     return 0
+
+
+def brief(problem: Problem) -> str:
+    """The question in a line."""
+    match problem.meta:
+        case {"config": {"parameter": {"array": [*numbers]}}}:
+            return f"Sort {' '.join(map(str, numbers))}"
+        case {"config": {"parameter": {"A": [*numbers], "K": width}}}:
+            return f"The least of every {width} neighbours in {' '.join(map(str, numbers))}"
+    return problem.prompt.partition("\n")[0]
+
+
+def _think(problem: Problem, engine: Engine, pool: TaskPool, config: SuiteConfig) -> None:
+    """Show a problem, what the model thinks about it, and whether it is right."""
+    from zaya.text import Content, Decoder, Parser, Reasoning
+
+    assert engine.tokenizer is not None
+    say(brief(problem))
+    flow, decoder, parser = Flow("  "), Decoder(engine.tokenizer), Parser(in_thinking=True)
+    answer = ""
+    for id in _drawn(problem, engine, config):
+        for event in parser.feed(decoder.feed([id])):
+            match event:
+                case Reasoning(text):
+                    flow.feed(text)
+                case Content(text):
+                    answer += text
+    answer += "".join(event.text for event in parser.finish() if isinstance(event, Content))
+    flow.finish()
+    [score] = pool.score([(problem, answer)])
+    right = registry.get(problem.env).reference(problem)
+    verdict = "right" if score.correct else f"wrong, it is {right}"
+    say(f"{'no answer' if score.answer is None else visible(score.answer)}: {verdict}", indent="  ")
+    print()
+
+
+def _drawn(problem: Problem, engine: Engine, config: SuiteConfig) -> Iterator[int]:
+    """The ids of an answer, without the one that ends it."""
+    from zaya.core.rng import derive_seed
+    from zaya.model.generate import generate
+    from zaya.text import render
+
+    assert engine.tokenizer is not None
+    prompt = render(engine.tokenizer, [{"role": "user", "content": problem.prompt}]).ids
+    ids = generate(
+        engine.model, prompt, max_tokens=config.max_tokens, temperature=config.temperature, stop_ids=engine.stop_ids,
+        seed=derive_seed(config.seed, "quickstart", problem.digest), never=engine.never,
+    )  # fmt: skip
+    return (id for id in ids if id not in engine.stop_ids)
+
+
+def _has_rlve() -> bool:
+    """Whether its tasks can be loaded. It is asked for, not imported: it brings torch and seeds global generators."""
+    return all(importlib.util.find_spec(name) for name in ("Gym", "networkx", "sympy"))

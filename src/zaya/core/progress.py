@@ -1,11 +1,13 @@
 """One line that says how far long work has come, how fast it goes and how long it still takes.
 
-On a terminal the line is rewritten in place, at most ten times a second. Elsewhere, as in a log, a new line appears
-every half minute, so that short work leaves no trace.
+On a terminal the line is rewritten in place, at most ten times a second, and never wider than the terminal. Elsewhere,
+as in a log, a new line appears every half minute, so that short work leaves no trace.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -61,24 +63,36 @@ class Progress:
                 self._stream.write("\n")
                 self._stream.flush()
 
-    def line(self, elapsed_s: float) -> str:
-        """The line after that many seconds of work."""
+    def clear(self) -> None:
+        """Take the line away from a terminal, so that something else can be printed in its place."""
+        if self._width and self._in_place:
+            self._stream.write(f"\r{'':{self._width}}\r")
+            self._stream.flush()
+        self._width = 0
+
+    def line(self, elapsed_s: float, width: int | None = None) -> str:
+        """The line after that many seconds of work. Where `width` characters do not hold it, it says less."""
         rate = self.done / elapsed_s if elapsed_s > 0 else 0.0
-        parts = [self.label] if self.label else []
+        parts = {"label": self.label} if self.label else {}
         if self.total:
-            parts.append(f"{self.done / self.total:4.0%}")
+            parts["share"] = f"{self.done / self.total:4.0%}"
         of_total = f"/{_amount(self.total, self.unit)}" if self.total else ""
-        parts.append(_amount(self.done, self.unit) + of_total)
+        parts["amount"] = _amount(self.done, self.unit) + of_total
         if rate:
-            parts.append(f"{_amount(rate, self.unit)}/s")
+            parts["rate"] = f"{_amount(rate, self.unit)}/s"
         if self.total and rate and self.done < self.total:
-            parts.append(f"{_duration((self.total - self.done) / rate)} left")
+            parts["time"] = f"{duration((self.total - self.done) / rate)} left"
         else:
-            parts.append(_duration(elapsed_s))
-        return "  ".join(parts)
+            parts["time"] = duration(elapsed_s)
+        for name in ("rate", "amount", "time"):
+            if width is None or len("  ".join(parts.values())) <= width:
+                break
+            parts.pop(name, None)
+        return "  ".join(parts.values())[:width]
 
     def _show(self, now: float) -> None:
-        line = self.line(now - self._start)
+        # One less: a terminal whose last column is written may go to the next line.
+        line = self.line(now - self._start, columns(self._stream) - 1 if self._in_place else None)
         # Blanks over what a longer line left behind.
         self._stream.write(f"\r{line:{self._width}}" if self._in_place else f"{line}\n")
         self._stream.flush()
@@ -103,6 +117,15 @@ def progress(items: Iterable[T], total: int | None = None, label: str = "", *, u
             bar.update()
 
 
+def columns(stream: TextIO) -> int:
+    """Width of the terminal behind a stream. COLUMNS has the last word; without either it is 80."""
+    try:
+        found = 0 if "COLUMNS" in os.environ else os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # not a terminal, or closed
+        found = 0
+    return found or shutil.get_terminal_size().columns
+
+
 def _amount(number: float, unit: str) -> str:
     if unit == "B":
         prefixes = iter(("", "k", "M", "G", "T", "P"))
@@ -114,7 +137,8 @@ def _amount(number: float, unit: str) -> str:
     return f"{shown} {unit}" if unit else shown
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Such as 4:07, or 1:04:07."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"

@@ -16,7 +16,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -33,6 +33,9 @@ from zaya.ttc.vote import Equivalent, Extract, Selection, boxed, select
 
 Question = str | Sequence[Mapping[str, Any]]
 """A question, or a conversation that ends with one."""
+
+OnRound = Callable[[int, int, Round], None]
+"""Told which question it is, the number of the round, and what the round did."""
 
 Subset = Literal["uniform", "balanced"]
 Order = Literal["random", "index"]
@@ -140,8 +143,9 @@ PRESETS: Mapping[str, RsaConfig] = {
     "apex_light": RsaConfig(think_budget=8 * _K),
     "apex_high": RsaConfig(rounds=8, think_budget=16 * _K),
     "apex_xhigh": RsaConfig(rounds=8, population=32, think_budget=32 * _K),
+    "micro": RsaConfig(population=8, think_budget=192, tail_tokens=40, final_budget=208, answer_reserve=16),
 }
-"""The configurations of the report (spec markovian-rsa 4)."""
+"""The configurations of the report (spec markovian-rsa 4), and `micro`, for the model that comes with the package."""
 
 
 def resolve(
@@ -176,6 +180,7 @@ def solve(
     extract: Extract = boxed,
     equivalent: Equivalent | None = None,
     on_progress: OnProgress | None = None,
+    on_round: OnRound | None = None,
 ) -> Solution:
     """Solve one problem. `config` takes the place of `preset`; population, fan_in and rounds override either.
 
@@ -185,7 +190,7 @@ def solve(
     config = resolve(preset, config, population=population, fan_in=fan_in, rounds=rounds)
     [solution] = solve_many(
         [question], completer, tokenizer, config=config, seeds=[seed], selection=selection, extract=extract,
-        equivalent=equivalent, on_progress=on_progress,
+        equivalent=equivalent, on_progress=on_progress, on_round=on_round,
     )  # fmt: skip
     if not solution.rounds:
         raise UsageError("every rollout of the first round failed", hint="see whether the model or server answers")
@@ -203,11 +208,13 @@ def solve_many(
     extract: Extract = boxed,
     equivalent: Equivalent | None = None,
     on_progress: OnProgress | None = None,
+    on_round: OnRound | None = None,
 ) -> list[Solution]:
     """Solve problems together: the completer is asked once for a whole round of all of them.
 
     What comes out for a question depends on it and its seed (0 where none is given), not on its neighbours. Where a
-    question is to be solved several times over, the seeds have to differ. `on_progress` is told about rollouts.
+    question is to be solved several times over, the seeds have to differ. `on_progress` is told about rollouts,
+    `on_round` about a round of a question when it is over.
     """
     if selection not in get_args(Selection):
         raise UsageError(f"there is no selection {selection!r}", hint=did_you_mean(selection, get_args(Selection)))
@@ -235,8 +242,10 @@ def solve_many(
         if round == config.rounds:
             _finish([rollout for _, rollout in asked], completer, tokenizer, config)
         wall_s = time.perf_counter() - start
-        for run in runs:
+        for i, run in enumerate(runs):
             run.end([rollout for owner, rollout in asked if owner is run], wall_s, extract)
+            if on_round is not None and len(run.rounds) > round:
+                on_round(i, round, run.rounds[-1])
     return [run.solution(selection, equivalent) for run in runs]
 
 
@@ -314,6 +323,7 @@ class _Run:
         return Solution(
             answer=None if chosen is None else chosen.answer,
             text="" if chosen is None else chosen.text,
+            reasoning="" if chosen is None else chosen.reasoning,
             rounds=tuple(self.rounds),
             partial=partial,
         )

@@ -87,6 +87,8 @@ class Solution:
     """What was extracted from the chosen text."""
     text: str
     """The visible answer of the candidate that was chosen; empty where there is none to choose."""
+    reasoning: str = ""
+    """What that candidate thought before it."""
     rounds: tuple[Round, ...]
     """Every round with its candidates; `rounds` of the configuration and one more."""
     partial: bool = False

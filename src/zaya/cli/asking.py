@@ -1,0 +1,94 @@
+"""What the commands that ask a model have in common: which model, how it is loaded, and the question.
+
+A command is given the name of a checkpoint, or None for the model that comes with the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+from zaya.errors import UsageError
+
+if TYPE_CHECKING:
+    from zaya.model.transformer import ZayaModel
+    from zaya.text import Tokenizer
+
+MODEL_HELP = "a checkpoint directory, or a hub id with the extra 'hub' (default: the micro model in this package)"
+QUESTION_HELP = "The micro model was trained on questions that end with 'Give the answer in \\boxed{}.': it is added."
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How answers are drawn."""
+    parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="stop after N tokens (default: 512)")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T", help="0 takes the likeliest (default: 1)"
+    )
+    parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="(default: 0.95)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """How a model is loaded."""
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="of the weights (default: bfloat16; float32 for the micro model, exact and fast on a CPU)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda (also for ROCm), ... (default: cpu)")
+
+
+def check_max_tokens(args: argparse.Namespace) -> None:
+    """Before anything is loaded. Raises UsageError."""
+    if args.max_tokens < 1:
+        raise UsageError(f"--max-tokens must be at least 1: {args.max_tokens}")
+
+
+def open_model(name: str | None, args: argparse.Namespace) -> tuple[ZayaModel, Tokenizer | None]:
+    """The model and its tokenizer, if it has one."""
+    from zaya.core.device import pick
+    from zaya.model.embedded import embedded_directory
+    from zaya.model.layouts import load
+
+    dtype = args.dtype or ("float32" if name is None else "bfloat16")
+    return load(embedded_directory() if name is None else name, dtype=dtype, device=pick(args.device))
+
+
+def open_chat_model(name: str | None, args: argparse.Namespace) -> tuple[ZayaModel, Tokenizer]:
+    """A model that can be asked in words. Raises UsageError for one that cannot."""
+    model, tokenizer = open_model(name, args)
+    if tokenizer is None:
+        raise UsageError(f"{name} has no tokenizer files", hint="add tokenizer.json to it")
+    return model, tokenizer
+
+
+def as_asked(name: str | None, question: str) -> str:
+    """The question as the model is asked it."""
+    from zaya.model.embedded import as_trained
+
+    return as_trained(question) if name is None else question
+
+
+def stop_ids(model: ZayaModel, tokenizer: Tokenizer | None) -> set[int]:
+    """Ids that end a text."""
+    ids = {model.config.eos_id, *model.config.more_eos_ids}
+    if tokenizer is not None:
+        # which of them a published config names as its end has changed; a turn's end is always one
+        ids |= {id for id in (tokenizer.eos_id, tokenizer.tags.turn_close) if id is not None}
+    return ids
+
+
+def standard_input() -> BinaryIO:
+    """Raises UsageError where it is closed."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", hint="give the question itself instead of '-'")
+    return sys.stdin.buffer
+
+
+def utf8(data: bytes) -> str:
+    """What was read from there. Raises UsageError where it is not text."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8: {error.reason} at byte {error.start}") from error

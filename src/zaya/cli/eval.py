@@ -1,0 +1,87 @@
+"""zaya eval: measure models on held-out problems, as a recipe says; or go on where that was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zaya.cli import INTERRUPTED
+from zaya.cli.pretrain import default_out
+from zaya.cli.printing import program, say, table
+from zaya.core.progress import columns
+
+if TYPE_CHECKING:
+    from zaya.eval.suite import SuiteConfig, SuiteResult, ThinkingRow
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in problems=40")
+    parser.add_argument("--config", required=True, metavar="FILE", help="the recipe, a TOML file")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where results go (default: runs/, the folder and the name of the recipe)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be measured, and write nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    from zaya.config import load, to_toml
+    from zaya.eval.suite import SuiteConfig, run_suite
+
+    config = load(SuiteConfig, args.config, args.overrides)
+    out = default_out(args.config) if args.out is None else Path(args.out)
+    if args.dry_run:
+        print("\n".join(f"# {line}" for line in _consequences(config, out)))
+        print(f"\n{to_toml(config)}", end="")
+        return 0
+    try:
+        result = run_suite(config, out, lambda line: print(line, file=sys.stderr))
+    except KeyboardInterrupt:
+        words = ["eval", "--config", args.config, *args.overrides, "--out", str(out)]
+        print(f"interrupted; what was finished is kept; to go on:\n  {program()} {shlex.join(words)}")
+        return INTERRUPTED
+    say_result(result)
+    print(f"\n{out / 'result.md'} has it in Markdown")
+    return 0
+
+
+def say_result(result: SuiteResult) -> None:
+    """Both tables, and how to read them."""
+    from zaya.eval.suite import stage_table
+
+    width = columns(sys.stdout)
+    print(table(stage_table(result.stages), width, drop=("seconds", "load entropy", "tokens", "loss", "gain")))
+    if result.thinking:
+        print(f"\n{thinking_lines(result.thinking, width)}")
+    print()
+    problems = result.stages[0].accuracy.num_problems
+    say(
+        f"Percent of {problems} held-out problems, ± the 95 % interval over new ones. Gains are paired: over the row "
+        "above, and in the second table over one sample."
+    )
+
+
+def thinking_lines(rows: Sequence[ThinkingRow], width: int) -> str:
+    """The table of ways to spend tokens. A narrow one says RSA."""
+    from zaya.eval.suite import thinking_table
+
+    cells = thinking_table(rows)
+    if width < 60:
+        cells = [[cell.replace("Markovian RSA", "RSA") for cell in row] for row in cells]
+    return table(cells, width, drop=("gain",))
+
+
+def _consequences(config: SuiteConfig, out: Path) -> list[str]:
+    samples = config.problems * config.k
+    lines = [
+        f"results: {out}",
+        f"systems: {', '.join(f'{name} ({system.directory})' for name, system in config.systems.items())}",
+        f"each: {config.k} samples of {config.problems} problems, {samples:,} of up to {config.max_tokens:,} tokens",
+    ]
+    if config.rsa_of is not None:
+        rollouts = config.problems * config.rsa_runs * config.rsa.generations
+        lines.append(f"thinking in rounds: {config.rsa_of}, {rollouts:,} rollouts")
+    return lines
