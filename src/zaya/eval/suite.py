@@ -31,7 +31,7 @@ from zaya.eval.records import Record, RsaRecord, by_problem
 from zaya.eval.report import percent
 from zaya.eval.run import evaluate, evaluate_rsa
 from zaya.model.layouts import load
-from zaya.text import Tokenizer
+from zaya.text import Tokenizer, render
 from zaya.ttc.rsa import RsaConfig
 
 Notice = Callable[[str], None]
@@ -201,14 +201,21 @@ def samples_of(
     pool: TaskPool,
     directory: Path | None,
 ) -> list[Record]:
-    """k samples of each problem, with a line of progress."""
-    params = SamplingParams(max_tokens=config.max_tokens, temperature=config.temperature)
+    """k samples of each problem, with a line of progress. A model of a short context answers as far as that goes."""
+    params = SamplingParams(max_tokens=_room(engine, problems, config.max_tokens), temperature=config.temperature)
     out = None if directory is None else directory / f"{name}.jsonl"
     with Progress(len(problems) * k, f"{name}: answers") as bar:
         return evaluate(
             engine, problems, k=k, params=params, pool=pool, seed=config.seed, out=out, chunk=2 * config.max_batch,
             on_progress=bar.reach,
         )  # fmt: skip
+
+
+def _room(engine: Engine, problems: Sequence[Problem], wanted: int) -> int:
+    """Tokens of a response that fit behind the longest of the prompts, as far as they are wanted."""
+    assert engine.tokenizer is not None
+    prompts = (render(engine.tokenizer, [{"role": "user", "content": problem.prompt}]).ids for problem in problems)
+    return max(1, min(wanted, engine.model.config.max_positions - max(map(len, prompts))))
 
 
 def rounds_of(
