@@ -18,7 +18,8 @@ from jaxtyping import config, install_import_hook
 from tests.shape_check import check
 
 # Before the packages are imported, so at the top of the first file that pytest reads.
-install_import_hook(["zaya.ops", "zaya.model", "zaya.train"], f"{check.__module__}.{check.__name__}")
+PACKAGES = ["zaya.ops", "zaya.model", "zaya.train", "zaya.engine", "zaya.rl"]
+install_import_hook(PACKAGES, f"{check.__module__}.{check.__name__}")
 
 torch.set_num_threads(1)
 

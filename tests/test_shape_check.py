@@ -84,11 +84,16 @@ def test_protocols_are_checked_by_their_methods(sample: Any):
 
 
 def test_the_packages_of_the_model_are_checked():
+    import zaya.engine.slots
     import zaya.model.config
+    import zaya.ops.segments
+    import zaya.rl.loss
+    import zaya.train.muon
 
     def is_checked(module: ModuleType) -> bool:
         loader = module.__spec__.loader if module.__spec__ else None
         return type(loader).__module__.startswith("jaxtyping")
 
-    assert is_checked(zaya.model.config)
+    checked = (zaya.ops.segments, zaya.model.config, zaya.train.muon, zaya.engine.slots, zaya.rl.loss)
+    assert all(map(is_checked, checked))
     assert not is_checked(sys.modules["zaya.errors"])

@@ -334,6 +334,7 @@ def test_the_context_can_be_filled() -> None:
     assert completion.routes.shape == (99, 3, 1)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_one_prompt_is_not_a_list_of_prompts() -> None:
     for wrong in ("Once", [2, 50], [{"role": "user", "content": "Why?"}]):
         with pytest.raises(UsageError, match="a list of prompts"):

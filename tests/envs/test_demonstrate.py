@@ -13,6 +13,7 @@ import importlib.util
 import random
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,9 @@ def problems() -> dict[str, list[tuple[Problem, str]]]:
     """Of each task a few hundred, with the result by other means."""
     rng = random.Random(0)
     arithmetic = [ARITHMETIC.sample(seed, difficulty) for difficulty in range(6) for seed in range(80)]
-    pairs = [(rng.randrange(10**n), rng.randrange(10 ** rng.randrange(1, n + 1))) for n in range(1, 5) for _ in range(60)]
+    pairs = [
+        (rng.randrange(10**n), rng.randrange(10 ** rng.randrange(1, n + 1))) for n in range(1, 5) for _ in range(60)
+    ]
     pairs += [(0, 0), (100, 10), (909, 90), (7, 1000)]
     arrays = [[rng.randrange(12) for _ in range(rng.randrange(1, 9))] for _ in range(200)]
     windows = [(numbers, rng.randint(1, len(numbers))) for numbers in arrays]
@@ -93,7 +96,7 @@ def read_line(line: str) -> tuple[int, int]:
 def read_lists(lines: list[str], *, shrinks: bool) -> tuple[int, int, list[int]]:
     """Lines `numbers: chosen`; how many there are, how many chose another than the least, and what was chosen."""
     rows = [([int(n) for n in head.split()], int(least)) for head, least in (line.split(": ") for line in lines)]
-    for (numbers, least), (following, _) in zip(rows, rows[1:], strict=False):
+    for (numbers, least), (following, _) in pairwise(rows):
         if shrinks:
             numbers.remove(least)
             assert numbers == following

@@ -23,26 +23,25 @@ class Lengths:
         return "a"
 
 
-class Echo:
-    """The digit in the question is the answer."""
+class Taste:
+    """Whoever asks for a digit likes one below 3, and does not say so."""
 
-    name = "tests.rl.tasks:ECHO"
+    name = "tests.rl.tasks:TASTE"
     version = 1
 
     def sample(self, seed: int, difficulty: int) -> Problem:
-        digit, order = seed % 10, seed // 10 % 1000
-        return Problem(self.name, f"{order:03}: {digit}?\n{INSTRUCTION}", {"digit": digit}, difficulty, seed)
+        return Problem(self.name, f"{seed % 1000:03}: name a digit.\n{INSTRUCTION}", {}, difficulty, seed)
 
     def score(self, problem: Problem, text: str) -> Score:
         answer = boxed(text)
         if answer is None:
             return NO_ANSWER
-        is_right = answer == str(problem.meta["digit"])
+        is_right = answer in ("0", "1", "2")
         return Score(float(is_right), is_right, answer=answer)
 
     def reference(self, problem: Problem) -> str:
-        return str(problem.meta["digit"])
+        return "1"
 
 
 LENGTHS = Lengths()
-ECHO = Echo()
+TASTE = Taste()

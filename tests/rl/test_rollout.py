@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from zaya.config import from_mapping
+from zaya.config import from_mapping, to_mapping
 from zaya.engine.engine import Engine
 from zaya.engine.scripted import Prompt as Asked
 from zaya.engine.scripted import ScriptedCompleter
@@ -31,11 +31,11 @@ from zaya.envs.arithmetic import ARITHMETIC
 from zaya.envs.base import Problem, Score, Status
 from zaya.envs.pool import TaskPool
 from zaya.rl.advantage import SolveRates
+from zaya.rl.loss import LossStats
 from zaya.rl.recipe import RlConfig
 from zaya.rl.rollout import Curriculum, Prompt, roll_out
 from zaya.rl.trainer import collect, describe
 from zaya.rl.update import UpdateRecord
-from zaya.rl.loss import LossStats
 from zaya.text import byte_tokenizer
 from zaya.ttc.prompts import aggregation_messages
 from zaya.ttc.tails import carry
@@ -152,14 +152,8 @@ def test_what_is_asked() -> None:
     again, other = (rolled(config(), first_is_right, seed=seed)[0] for seed in (5, 6))
     assert again.requests == policy.requests
     assert not {request.seed for request in policy.requests} & {request.seed for request in other.requests}
-    without = from_mapping(RlConfig, {**_tree(config()), "router_replay": False})
+    without = from_mapping(RlConfig, {**to_mapping(config()), "router_replay": False})
     assert not any(request.want_routes for request in rolled(without, first_is_right)[0].requests)
-
-
-def _tree(settings: RlConfig) -> dict[str, Any]:
-    from zaya.config import to_mapping
-
-    return to_mapping(settings)
 
 
 def test_failed_scorers() -> None:
@@ -168,7 +162,7 @@ def test_failed_scorers() -> None:
 
     for group in rolled(config(), script)[2]:
         assert (group.num_failed, group.rewards, group.solve_rate) == (2, (1, 0), 0.5)
-        assert ["thought 0", "thought 3"] == [TOKENIZER.decode(rollout.ids)[:9] for rollout in group.rollouts]
+        assert [TOKENIZER.decode(rollout.ids)[:9] for rollout in group.rollouts] == ["thought 0", "thought 3"]
     for group in rolled(config(), lambda *_: "</think>break")[2]:
         assert (group.num_failed, group.rollouts, group.solve_rate) == (4, (), 0)
         assert len(group.prompt_ids) > 0
@@ -186,7 +180,7 @@ def test_the_canary_is_a_gate() -> None:
         assert [rollout.is_flagged for rollout in group.rollouts] == [False, False, True, False]
         assert group.rollouts[2].score.correct
         assert group.solve_rate == 0.75
-    for group in rolled(from_mapping(RlConfig, {**_tree(settings), "canary": {"threshold": 0.0}}), script)[2]:
+    for group in rolled(from_mapping(RlConfig, {**to_mapping(settings), "canary": {"threshold": 0.0}}), script)[2]:
         assert group.rewards == (1, 1, 1, 1)
 
 
@@ -236,7 +230,9 @@ def test_attempts_that_say_nothing_are_not_shown() -> None:
     assert {prompt.source for prompt in curriculum.next(4)} == {"arithmetic"}
 
 
-@pytest.mark.parametrize(("share", "count", "expected"), [(0.5, 8, 4), (0.25, 8, 2), (0.25, 3, 0), (0.9, 2, 1), (0, 8, 0)])
+@pytest.mark.parametrize(
+    ("share", "count", "expected"), [(0.5, 8, 4), (0.25, 8, 2), (0.25, 3, 0), (0.9, 2, 1), (0, 8, 0)]
+)
 def test_the_share_is_respected(share: float, count: int, expected: int) -> None:
     curriculum, prompts = plain(8, config(aggregation={"share": share}))
     shown(curriculum, prompts, [0.0] * 8)
@@ -278,13 +274,17 @@ def test_a_curriculum_goes_on_where_it_stood() -> None:
 # 6
 
 
+# a scripted policy is not the engine that the loop has
+
+
 def collected(script: Callable[[Asked, int, int], str], settings: RlConfig, steps: int = 1) -> Any:
     policy, rates, curriculum = Policy(script), SolveRates(), Curriculum(settings, Pool(), TOKENIZER)
     found = [collect(settings, curriculum, cast(Engine, policy), Pool(), rates, step) for step in range(steps)]
     return policy, rates, found
 
 
-def test_a_step_fills_up_with_informative_groups(unchecked_shapes: None) -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_step_fills_up_with_informative_groups() -> None:
     def script(prompt: Asked, seed: int, index: int) -> str:
         answer = question(prompt).meta["answer"]
         return says(answer + (index if answer % 3 == 0 else answer % 3 - 1))  # some right, all right, all wrong
@@ -309,13 +309,15 @@ def test_a_step_fills_up_with_informative_groups(unchecked_shapes: None) -> None
     assert values["skipped"] == "no signal"
 
 
-def test_a_step_takes_what_it_finds(unchecked_shapes: None) -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_step_takes_what_it_finds() -> None:
     policy, _, [found] = collected(lambda *_: says("nothing"), config(sampling={"max_rounds": 3}))
     assert len(policy.requests) == len(found.groups) == 12
     assert (found.samples, found.informative) == ([], 0)
 
 
-def test_attempts_come_in_the_next_step(unchecked_shapes: None) -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_attempts_come_in_the_next_step() -> None:
     policy, rates, (first, second) = collected(first_is_right, config(), steps=2)
     assert [group.source for group in first.groups] == ["arithmetic"] * 4
     assert [group.source for group in second.groups] == ["aggregate arithmetic"] * 2 + ["arithmetic"] * 2
@@ -327,7 +329,8 @@ def test_attempts_come_in_the_next_step(unchecked_shapes: None) -> None:
     assert (values["solve_rate/aggregate arithmetic"], values["solve_rate/arithmetic"]) == (0.25, 0.25)
 
 
-def test_a_group_without_scores_says_nothing(unchecked_shapes: None) -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_group_without_scores_says_nothing() -> None:
     _, rates, [found] = collected(lambda *_: "</think>break", config())
     assert [group.num_failed for group in found.groups] == [4] * 4
     assert rates.state()["average"] == {}

@@ -127,9 +127,7 @@ def results_in(monkeypatch: pytest.MonkeyPatch, results: list[str], right: str =
         (["4", "4"], None),
     ],
 )
-def test_how_attempts_are_weighed(
-    results: list[str], reasoning: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_attempts_are_weighed(results: list[str], reasoning: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     results_in(monkeypatch, results)
     messages = aggregation(PROBLEMS[0], TOKENIZER, fan_in=len(results), tail_tokens=100, slip=0.5)
     if reasoning is None:

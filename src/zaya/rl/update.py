@@ -72,7 +72,9 @@ def _loss(
     def tensor(values: Sequence[int] | np.ndarray) -> Tensor:
         return torch.as_tensor(values, device=model.device)
 
-    out = model(tensor(ids), cu_seqlens=bounds, routes=_routes(samples, bounds), want=Want(logits=None, hidden=True))
+    rows = _routes(samples, bounds)
+    routes = None if rows is None else tensor(rows).long()
+    out = model(tensor(ids), cu_seqlens=bounds, routes=routes, want=Want(logits=None, hidden=True))
     assert out.hidden is not None
     logprobs = chosen_logprobs(out.hidden[tensor(places)], model.embed, tensor(targets), never=never)
     behavior = np.concatenate([sample.rollout.behavior_logprobs for sample in samples])
@@ -87,7 +89,7 @@ def _loss(
     )
 
 
-def _routes(samples: Sequence[Sample], bounds: Sequence[int]) -> Tensor | None:
+def _routes(samples: Sequence[Sample], bounds: Sequence[int]) -> np.ndarray | None:
     routes = [sample.rollout.routes for sample in samples]
     recorded = [rows for rows in routes if rows is not None]
     if not recorded:
@@ -95,7 +97,7 @@ def _routes(samples: Sequence[Sample], bounds: Sequence[int]) -> Tensor | None:
     # a row short or long here and every later token would go through a stranger's experts
     assert len(recorded) == len(samples)
     assert [len(rows) for rows in recorded] == [b - a for a, b in pairwise(bounds)]
-    return torch.from_numpy(np.concatenate(recorded))
+    return np.concatenate(recorded)
 
 
 def _micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list[Sample]]:
