@@ -179,7 +179,7 @@ def write_card(cascade: Cascade, result: SuiteResult) -> None:
         "recipe": cascade.recipe_digest,
         "zaya": __version__,
         "data": _data(cascade),
-        "made_by": _environment(cascade),
+        "made_by": {key: value for key, value in _environment(cascade).items() if key != "platform"},
         "weights": hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest(),
     }
     _write(directory / MANIFEST, json.dumps(about, indent=1))
@@ -198,7 +198,7 @@ tags: [zaya, reasoning]
 # Micro ZAYA
 
 A ZAYA1 of {total:.2f} million parameters, {active:.2f} million of which work on a token. It was trained from nothing
-on two processor cores to show every stage of the system at work: it solves small problems of the four kinds below, in
+on two processor cores to show every stage of the system at work: it solves small problems of the kinds below, in
 writing, and knows nothing else. Context: {model.max_positions:,} tokens.
 
 Made by `zaya cascade recipes/micro/cascade.toml`, zaya {__version__}, commit {commit or "unknown"}, Python {python},
