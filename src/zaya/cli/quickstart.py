@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 TASKS = {
     "arithmetic": TaskConfig(env="arithmetic", difficulties=(1, 2, 3), weight=2.0),
-    "multiplication": TaskConfig(env="rlve/Multiplication"),
     "sorting": TaskConfig(env="rlve/Sorting", difficulties=(0, 1, 2)),
     "window": TaskConfig(env="rlve/SlidingWindow", difficulties=(0, 1)),
 }
@@ -37,7 +36,7 @@ TASKS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--problems", type=int, default=24, metavar="N", help="how many to compare the ways on (default: 24)"
+        "--problems", type=int, default=48, metavar="N", help="how many to compare the ways on (default: 48)"
     )
     parser.add_argument("--seed", type=int, default=0, help="decides which problems, and every draw (default: 0)")
 
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if len(config.tasks) < len(TASKS):
         print()
-        say("Three of its four tasks come from rlve-gym, which is not here (pip install 'openzaya[envs]'): sums alone.")
+        say("Its other tasks come from rlve-gym, which is not here (pip install 'openzaya[envs]'): sums alone.")
     with TaskPool(config.workers) as pool:
         print("\nProblems it has not seen:\n")
         with waiting("making problems"):
@@ -81,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
             _think(problem, engine, pool, config)
         say(
             f"{config.problems} such problems, in {rsa.generations} samples each; and by Markovian RSA with as many "
-            f"rollouts: {rsa.population} of the question, then {rsa.rounds} rounds of {rsa.population} that each read the ends "
-            f"of {rsa.fan_in} from the round before."
+            f"rollouts: {rsa.population} of the question, then {rsa.rounds} rounds of {rsa.population} that each read "
+            f"the ends of {rsa.fan_in} from the round before."
         )
         print()
         with waiting("making problems"):
