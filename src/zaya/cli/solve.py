@@ -97,7 +97,10 @@ def configured(model: str | None, given: Mapping[str, Any]) -> RsaConfig:
         "population", "fan_in", "rounds", "think_budget", "tail_tokens", "final_budget", "temperature",
     )  # fmt: skip
     config = resolve(given["preset"] or ("micro" if model is None else "rsa_16k_4k"))
-    return replace(config, **{name: given[name] for name in names if given[name] is not None})
+    changes = {name: given[name] for name in names if given[name] is not None}
+    if "population" in changes:  # a small population shows what it has, unless somebody asks for more
+        changes.setdefault("fan_in", min(config.fan_in, changes["population"]))
+    return replace(config, **changes)
 
 
 def check_room(question: str, config: RsaConfig, tokenizer: Tokenizer, model: ModelConfig) -> None:
