@@ -75,6 +75,8 @@ class CascadeConfig:
     def __post_init__(self) -> None:
         if self.ship not in self.stages:
             raise ConfigError(f"ship names no stage: {self.ship!r}", hint=did_you_mean(self.ship, self.stages))
+        if not any(stage.kind == "eval" for stage in self.stages.values()):
+            raise ConfigError("no stage evaluates", hint="a model is shipped with what it scores: add a stage of eval")
         if self.stages[self.ship].kind in ("prepare", "eval"):
             raise ConfigError(f"ship names a stage that makes no model: {self.ship!r}", hint="name one that trains")
 

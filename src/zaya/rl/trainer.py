@@ -97,10 +97,11 @@ def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
         compare_environment(directory, notice)
     model = ZayaModel(initial.model, precision="float32", seed=None)
     model.load_state_dict(initial.weights() if checkpoint is None else part(checkpoint.tensors, "model"))
-    optimizer, rates, at = Optimizer(model, config.optim), SolveRates(), Position()
+    optimizer, rates = Optimizer(model, config.optim), SolveRates()
+    at = Position() if checkpoint is None else _position(checkpoint)
     with (
         TaskPool(config.run.workers) as pool,
-        Progress(config.run.steps, unit="steps") as bar,
+        Progress(config.run.steps - at.step, unit="steps") as bar,
         interrupts() as asked,
     ):
         curriculum = Curriculum(config, pool, tokenizer)
@@ -108,8 +109,6 @@ def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
             optimizer.load_state_dict(part(checkpoint.tensors, "optim"))
             rates.load_state(checkpoint.state["rates"])
             curriculum.load_state(checkpoint.state["curriculum"])
-            at = _position(checkpoint)
-            bar.update(at.step)
             notice(f"resuming {directory} after step {at.step}")
         engine = Engine(model, tokenizer, max_batch=config.run.max_batch)
         saved = time.monotonic()
