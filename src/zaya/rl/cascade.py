@@ -233,7 +233,7 @@ def _ship(cascade: Cascade, stage: Stage, notice: Notice) -> None:
     """The result of a stage in bfloat16, in the native layout."""
     directory = cascade.root / MODEL
     if directory.is_dir() and (directory / "made_from").is_file():
-        if (directory / "made_from").read_text(encoding="utf-8") == stage.digest:
+        if (directory / "made_from").read_text(encoding="utf-8").strip() == stage.digest:
             return
         raise UsageError(f"{directory} holds another model", hint="move it away")
     initial = open_initial(stage.directory, notice)
