@@ -125,8 +125,8 @@ class ThinkingRow:
 
     name: str
     accuracy: Estimate
-    tokens: float
-    """Drawn for one problem, on average."""
+    tokens: float | None
+    """Drawn for one problem, on average; None where nobody counted."""
     gain: Estimate | None = None
     """Over one sample, paired."""
 
@@ -271,7 +271,7 @@ def thinking_rows(samples: Sequence[Record], rounds: Sequence[RsaRecord], config
             ThinkingRow(
                 name=f"Markovian RSA, {round} round{'s' if round > 1 else ''}",
                 accuracy=avg_at_k(reached),
-                tokens=fmean(record.tokens for record in rounds) if is_last else float("nan"),
+                tokens=fmean(record.tokens for record in rounds) if is_last else None,
                 gain=paired_difference(reached, single),
             )
         )
@@ -311,10 +311,7 @@ def stage_table(rows: Sequence[StageRow]) -> list[list[str]]:
 def thinking_table(rows: Sequence[ThinkingRow]) -> list[list[str]]:
     """Head and cells."""
     head = ["way", "accuracy", "gain", "tokens"]
-    cells = [
-        [row.name, percent(row.accuracy), _gain(row.gain), "" if row.tokens != row.tokens else f"{row.tokens:,.0f}"]
-        for row in rows
-    ]
+    cells = [[row.name, percent(row.accuracy), _gain(row.gain), _number(row.tokens, ",.0f")] for row in rows]
     return [head, *cells]
 
 
