@@ -167,12 +167,9 @@ def test_inspect_as_json(tmp_path: Path) -> None:
     assert about["layout"] == "native"
 
 
-def test_quickstart(tmp_path: Path) -> None:
-    done = zaya("quickstart", "--out", tmp_path / "kept")
-    assert "read back" in done.stdout
-    assert "something is wrong" not in done.stdout
-    ZayaForCausalLM.from_pretrained(tmp_path / "kept" / "native")
-    before = (tmp_path / "kept" / "native" / "model.safetensors").read_bytes()
-    refused = zaya("quickstart", "--out", tmp_path / "kept", "--seed", "1", code=2)
-    assert "the destination is not empty" in refused.stderr
-    assert (tmp_path / "kept" / "native" / "model.safetensors").read_bytes() == before
+def test_quickstart_shows_the_embedded_model_at_work() -> None:
+    done = zaya("quickstart", "--problems", "3")
+    assert "So " in done.stdout
+    assert "vote of 24 samples" in done.stdout
+    assert "Markovian RSA, 2 rounds" in done.stdout
+    assert "What next" in done.stdout
