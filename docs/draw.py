@@ -336,12 +336,12 @@ def draw_overview(n: Numbers) -> Figure:
     arrow(ax, (142.5, 62.5), (142.5, 67.5))
     rooms = (
         ("text", 122.5, 47, 34.5, 14.5, "text\ntokenizer, chat template,\nparser"),
-        ("engine", 122.5, 35.5, 34.5, 9.5, "engine\npaged cache, batching"),
+        ("engine", 122.5, 35.5, 34.5, 9.5, "engine\nmany sequences at once"),
         ("serve", 122.5, 24, 34.5, 9.5, "serve\nOpenAI-compatible"),
         ("train", 3, 5, 34, 11, "train\npretraining, SFT"),
         ("rl", 42.8, 5, 34, 11, "rl\nreinforcement learning"),
         ("ttc", 82.7, 5, 34, 11, "ttc\nMarkovian RSA"),
-        ("eval", 122.5, 5, 34.5, 11, "eval\nbenchmarks with intervals"),
+        ("eval", 122.5, 5, 34.5, 11, "eval\naccuracy with intervals"),
     )
     for name, x, y, width, height, text in rooms:
         box(ax, x, y, width, height, text, later=not n["rooms"][name])
