@@ -31,6 +31,7 @@ import zaya
 from tests.tolerances import assert_close
 from zaya.cli import main
 from zaya.config import from_mapping, to_mapping
+from zaya.core.tensorfile import read_header
 from zaya.engine.engine import Engine
 from zaya.engine.types import SamplingParams
 from zaya.errors import ConfigError, UsageError
@@ -165,6 +166,8 @@ def test_what_is_shipped(made: Made) -> None:
     ids = torch.tensor([tokenizer.encode("What is 47 + 38?\nSo \\boxed{85}.")])
     with torch.no_grad():
         assert_close(model(ids), theirs(ids, use_cache=False).logits, "float32")
+    header = read_header(directory / "model.safetensors")
+    assert {tensor.dtype for name, tensor in header.items() if "balancing_bias" not in name} == {"BF16"}
     stored = zaya.load(directory)[0]
     assert stored.precision == "report"
     # it is the result of reinforcement learning, rounded
@@ -216,6 +219,16 @@ def test_other_settings_are_refused(made: Made, override: str, directory: str) -
     with pytest.raises(ConfigError, match=rf"out/{directory} was made with other settings"):
         run(opened(made.root, override))
     assert contents(made.root) == before
+
+
+def test_a_stage_is_not_built_on_another_one(made: Made, tmp_path: Path) -> None:
+    """The text is gone and would be made anew, otherwise; what was learned from it stands."""
+    (made.root / "corpus").rename(tmp_path / "corpus")
+    try:
+        with pytest.raises(ConfigError, match="out/pretrain was made with other settings"):
+            run(opened(made.root, "corpus.seed=3"))
+    finally:
+        (tmp_path / "corpus").rename(made.root / "corpus")
 
 
 def test_a_stage_that_was_taken_away_is_made_again(made: Made, tmp_path: Path) -> None:

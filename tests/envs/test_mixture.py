@@ -1,6 +1,7 @@
 """Mixtures of tasks.
 
-1. Places go to tasks by weight, to the levels of a task evenly, and no level's problem comes twice in one call.
+1. Places go to tasks by weight, to the levels of a task evenly; problems of a level come in the order of its stream,
+   none twice in one call.
 2. A mixture that goes on from its state, written down as JSON in between, gives what an unbroken one gives.
 3. Both sides of the split have nothing in common; two names, and two seeds, give two sequences.
 4. What cannot be mixed is refused.
@@ -18,6 +19,7 @@ import pytest
 from zaya.envs.base import Problem, Stream
 from zaya.envs.mixture import Mixture, TaskConfig
 from zaya.envs.pool import TaskPool
+from zaya.envs.stream import take
 from zaya.errors import ConfigError, DataError, UsageError
 
 TASKS = {
@@ -55,6 +57,14 @@ def test_two_entries_of_one_level_share_its_problems(pool: TaskPool) -> None:
     one = TaskConfig(env="arithmetic", difficulties=(4,))
     twice = mixture(pool, tasks={"a": one, "b": one})
     assert prompts(twice.next(30)) == prompts(mixture(pool, tasks={"a": one}).next(30))
+
+
+def test_problems_of_a_level_come_in_the_order_of_its_stream(pool: TaskPool) -> None:
+    tasks = {"a": TaskConfig(env="arithmetic", difficulties=(5,))}
+    one, other = mixture(pool, tasks=tasks), mixture(pool, tasks=tasks)
+    problems = one.next(20)
+    assert problems == take(pool, "arithmetic", 5, TRAIN, 0, 20)[0]
+    assert problems == [*other.next(7), *other.next(13)]
 
 
 def test_it_goes_on_where_it_stopped(pool: TaskPool) -> None:

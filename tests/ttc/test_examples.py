@@ -21,7 +21,7 @@ from zaya.engine.scripted import ScriptedCompleter
 from zaya.envs.arithmetic import ARITHMETIC
 from zaya.envs.base import Demonstration, Problem
 from zaya.envs.demonstrate import boxed_answer, conclude, demonstrate
-from zaya.text import byte_tokenizer
+from zaya.text import byte_tokenizer, render
 from zaya.ttc import examples
 from zaya.ttc.examples import aggregation, conversation, leader, weigh
 from zaya.ttc.rsa import RsaConfig, solve_many
@@ -103,6 +103,17 @@ def test_the_prompt_is_that_of_rsa(fan_in: int, tail_tokens: int, monkeypatch: p
         assert len(drawn) == fan_in
         assert messages[:-1] == shown_by_rsa(problem, drawn, fan_in, tail_tokens)
     assert seen > 5
+
+
+def test_attempts_are_cut_from_what_a_model_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the tags of a rendered solution stand the ids that an attempt is made of, its last newline included."""
+    drawn: list[list[int]] = []
+    monkeypatch.setattr(examples, "tail", lambda tokenizer, ids, tokens: drawn.append(list(ids)) or "tail")
+    for problem in PROBLEMS[:5]:
+        aggregation(problem, TOKENIZER, fan_in=1, tail_tokens=30, slip=0.0)
+        ids = list(render(TOKENIZER, conversation(problem)).ids)
+        first = ids.index(TOKENIZER.tags.think_open) + len(TOKENIZER.encode_plain("\n")) + 1
+        assert drawn.pop() == ids[first : ids.index(TOKENIZER.tags.think_close)]
 
 
 def results_in(monkeypatch: pytest.MonkeyPatch, results: list[str], right: str = "5") -> None:
