@@ -74,6 +74,8 @@ class CascadeConfig:
     def __post_init__(self) -> None:
         if self.ship not in self.stages:
             raise ConfigError(f"ship names no stage: {self.ship!r}", hint=did_you_mean(self.ship, self.stages))
+        if all(entry.kind != "eval" for entry in self.stages.values()):
+            raise ConfigError("a cascade has a stage of kind eval", hint="its numbers go on the card of the model")
 
 
 @dataclass(frozen=True, slots=True)
