@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import count
 
 import pytest
 
@@ -35,18 +36,21 @@ def install(monkeypatch: pytest.MonkeyPatch, script: Script, max_positions: int 
     return fake, made
 
 
-def counting(prompt: Prompt, seed: int, index: int) -> str:
+def counting() -> Script:
     """73 for every second rollout of the question, nothing for the others; who is shown attempts says 75."""
-    question = prompt[-1]["content"]
-    if "Attempt 1" in question:
-        return "look\n</think>\n\nIt is \\boxed{75}."
-    counting.calls += 1
-    return "think\n</think>\n\n" + ("\\boxed{73}" if counting.calls % 2 else "who knows")
+    calls = count(1)
+
+    def script(prompt: Prompt, seed: int, index: int) -> str:
+        assert not isinstance(prompt, str)
+        if "Attempt 1" in prompt[-1]["content"]:
+            return "look\n</think>\n\nIt is \\boxed{75}."
+        return "think\n</think>\n\n" + ("\\boxed{73}" if next(calls) % 2 else "who knows")
+
+    return script
 
 
 def test_what_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    counting.calls = 0
-    fake, made = install(monkeypatch, counting)
+    fake, made = install(monkeypatch, counting())
     assert main(["solve", "What is 1 + 2?"]) == 0
     out, err = capsys.readouterr()
     assert out == "look\n\nIt is \\boxed{75}.\n"
