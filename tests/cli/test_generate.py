@@ -4,50 +4,25 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from tests.cli.fakes import EMBEDDED, TOKENIZER, Scripted, Terminal
 from zaya.cli import main
-from zaya.model.config import preset
-from zaya.text import Tokenizer, byte_tokenizer, render
+from zaya.envs.answers import INSTRUCTION
+from zaya.text import render
 
-TOKENIZER = byte_tokenizer()
 END = TOKENIZER.eos_id
-
-
-class Scripted:
-    """Stands in for loading and generating: keeps what it was asked, yields the ids it was given."""
-
-    def __init__(self, text: str | list[int]) -> None:
-        self.ids = TOKENIZER.encode(text, bos=False) if isinstance(text, str) else text
-        self.asked: dict[str, Any] = {}
-
-    def load(self, path: str, **options: Any) -> tuple[Any, Tokenizer]:
-        self.asked |= {"path": path, **options}
-        return SimpleNamespace(config=preset("micro", eos_id=1, more_eos_ids=(5,))), TOKENIZER
-
-    def generate(self, model: Any, prompt: list[int], **options: Any) -> Iterator[int]:
-        self.asked |= {"prompt": prompt, **options}
-        return iter(self.ids)
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch):
     def script(text: str | list[int]) -> Scripted:
-        fake = Scripted(text)
-        monkeypatch.setattr("zaya.model.layouts.load", fake.load, raising=False)
-        monkeypatch.setattr("zaya.model.generate.generate", fake.generate)
-        return fake
+        return Scripted(text).install(monkeypatch)
 
     return script
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_what_the_model_is_asked(scripted) -> None:
@@ -55,26 +30,77 @@ def test_what_the_model_is_asked(scripted) -> None:
     options = ["--temperature", "0.5", "--top-p", "0.25", "--top-k", "7", "--seed", "3", "--max-tokens", "9"]
     assert main(["generate", "DIR", "Why?", *options, "--dtype", "float32", "--system", "Be brief."]) == 0
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
-    assert fake.asked["prompt"] == render(TOKENIZER, messages).ids
-    expected = {"path": "DIR", "dtype": "float32", "temperature": 0.5, "top_p": 0.25, "top_k": 7, "seed": 3}
-    assert expected.items() <= fake.asked.items()
-    assert fake.asked["max_tokens"] == 9
-    assert fake.asked["stop_ids"] == {1, 5, 106}  # both of the config, and the end of a turn
-    assert list(fake.asked["never"]) == list(range(268, 2048))
+    [asked] = fake.asked
+    assert asked["prompt"] == render(TOKENIZER, messages).ids
+    assert {"temperature": 0.5, "top_p": 0.25, "top_k": 7, "seed": 3}.items() <= asked.items()
+    assert {"path": "DIR", "dtype": "float32"}.items() <= fake.loaded.items()
+    assert asked["max_tokens"] == 9
+    assert asked["stop_ids"] == {1, 5, 106}  # both of the config, and the end of a turn
+    assert list(asked["never"]) == list(range(268, 2048))
 
 
 def test_forms_of_the_prompt(scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = scripted("ok")
     assert main(["generate", "DIR", "a b", "--raw"]) == 0
-    assert fake.asked["prompt"] == TOKENIZER.encode("a b")
+    assert fake.asked[-1]["prompt"] == TOKENIZER.encode("a b")
     assert main(["generate", "DIR", "2, 40 41", "--ids"]) == 0
-    assert fake.asked["prompt"] == [2, 40, 41]
-    assert fake.asked["never"] == []
+    assert fake.asked[-1]["prompt"] == [2, 40, 41]
+    assert fake.asked[-1]["never"] == []
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("Wärum?".encode())))
     assert main(["generate", "DIR", "-"]) == 0
-    assert fake.asked["prompt"] == render(TOKENIZER, [{"role": "user", "content": "Wärum?"}]).ids
+    assert fake.asked[-1]["prompt"] == render(TOKENIZER, [{"role": "user", "content": "Wärum?"}]).ids
     assert main(["generate", "DIR", "Why?", "--no-thinking"]) == 0
-    assert fake.asked["prompt"] == render(TOKENIZER, [{"role": "user", "content": "Why?"}], enable_thinking=False).ids
+    assert (
+        fake.asked[-1]["prompt"] == render(TOKENIZER, [{"role": "user", "content": "Why?"}], enable_thinking=False).ids
+    )
+
+
+def test_one_word_is_the_prompt_of_the_embedded_model(scripted) -> None:
+    fake = scripted("ok")
+    assert main(["generate", "What is 1 + 2?"]) == 0
+    assert {"path": EMBEDDED, "dtype": "float32"}.items() <= fake.loaded.items()
+    asked = render(TOKENIZER, [{"role": "user", "content": f"What is 1 + 2?\n{INSTRUCTION}"}]).ids
+    assert fake.asked[-1]["prompt"] == asked
+    assert main(["generate", f"What is 1 + 2?\n{INSTRUCTION}", "--dtype", "bfloat16"]) == 0
+    assert fake.loaded["dtype"] == "bfloat16"
+    assert fake.asked[-1]["prompt"] == asked, "it is there already"
+    assert main(["generate", "a b", "--raw"]) == 0
+    assert fake.asked[-1]["prompt"] == TOKENIZER.encode("a b")
+    assert main(["generate", "DIR", "Why?"]) == 0
+    assert {"path": "DIR", "dtype": "bfloat16"}.items() <= fake.loaded.items()
+    assert fake.asked[-1]["prompt"] == render(TOKENIZER, [{"role": "user", "content": "Why?"}]).ids
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["DIR", "--raw", "-1 + 2"],
+        ["--raw", "DIR", "-1 + 2"],
+        ["DIR", "-1 + 2", "--raw"],
+        ["--raw", "--", "DIR", "-1 + 2"],
+        ["DIR", "--raw", "--seed", "1", "-1 + 2"],
+    ],
+)
+def test_options_stand_anywhere(scripted, words: list[str]) -> None:
+    fake = scripted("ok")
+    assert main(["generate", *words]) == 0
+    assert (fake.loaded["path"], fake.asked[-1]["prompt"]) == ("DIR", TOKENIZER.encode("-1 + 2"))
+
+
+def test_a_prompt_after_two_dashes(scripted) -> None:
+    fake = scripted("ok")
+    assert main(["generate", "--raw", "--", "--raw"]) == 0
+    assert fake.asked[-1]["prompt"] == TOKENIZER.encode("--raw")
+
+
+def test_a_model_without_a_prompt(scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = scripted("ok")
+    assert main(["generate", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: there is no prompt: {tmp_path} is a directory\nhint: zaya generate MODEL PROMPT\n"
+    )
+    assert fake.loaded == {}
+    assert main(["generate", "x" * 5000 + "\0", "--raw"]) == 0, "no name of a file at all"
 
 
 @pytest.mark.parametrize("end", [1, 5, 106])
@@ -137,7 +163,7 @@ def test_options_that_do_not_go_together(
     fake = scripted("ok")
     assert main(["generate", "DIR", "1", *words]) == 2
     assert message in capsys.readouterr().err
-    assert fake.asked == {}, "said before anything is loaded"
+    assert (fake.loaded, fake.asked) == ({}, []), "said before anything is loaded"
 
 
 def test_bad_standard_input(scripted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

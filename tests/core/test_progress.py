@@ -82,6 +82,36 @@ def test_the_line(unit: str, total: int | None, done: int, elapsed_s: float, lin
     assert bar.line(elapsed_s) == line
 
 
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (48, "answers   10%  100/1,000  50/s  0:18 left"),
+        (41, "answers   10%  100/1,000  50/s  0:18 left"),
+        (40, "answers   10%  100/1,000  0:18 left"),
+        (34, "answers   10%  0:18 left"),
+        (20, "answers   10%"),
+        (8, "answers "),
+    ],
+)
+def test_a_narrow_line_says_less(width: int, line: str):
+    bar = Progress(1000, "answers", stream=io.StringIO())
+    bar.done = 100
+    assert bar.line(2.0, width) == line
+
+
+def test_the_line_is_no_wider_than_the_terminal_and_can_be_taken_away(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    stream, clock = Terminal(), Clock()
+    with Progress(1000, "answers", stream=stream, clock=clock) as bar:
+        work(bar, clock, 100, 1.0)
+        assert {len(line) for line in stream.getvalue().split("\r")[1:]} <= set(range(1, 30))
+        bar.clear()
+        *_, blanks, end = stream.getvalue().split("\r")
+        assert (blanks.strip(), end) == ("", "")
+        assert len(blanks) >= len("answers   10%")
+    assert not stream.getvalue().endswith("\n")
+
+
 def test_items_pass_through_and_their_length_is_the_total(monkeypatch: pytest.MonkeyPatch):
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)

@@ -275,18 +275,20 @@ def test_what_is_misspelt(override: str, message: str, hint: str | None, tmp_pat
 
 def test_a_cascade_that_says_nothing(tmp_path: Path) -> None:
     file = tmp_path / "cascade.toml"
-    stage = f'[stages.rl]\nkind = "rl"\nrecipe = "{MICRO.parent / "rl.toml"}"\n'
+    evaluation = f'[stages.eval]\nkind = "eval"\nrecipe = "{MICRO.parent / "eval.toml"}"\n'
+    stage = f'[stages.rl]\nkind = "rl"\nrecipe = "{MICRO.parent / "rl.toml"}"\n{evaluation}'
     for text, message in (
         (f'root = "r"\nship = "rll"\n{stage}', "ship names no stage: 'rll'\nhint: did you mean rl?"),
         (f'root = "r"\nship = "rl"\n{stage}'.replace('kind = "rl"', 'kind = "eval"'), "makes no model: 'rl'"),
         (f'root = "r"\nship = "rl"\n{stage}'.replace("rl.toml", "no.toml"), "cannot read the configuration file"),
         (f'root = "r"\nship = "rl"\n{stage}'.replace('kind = "rl"', 'kind = "rll"'), r"stages\.rl\.kind = 'rll'"),
+        (f'root = "r"\nship = "rl"\n{stage}'.removesuffix(evaluation), "no stage evaluates"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=message):
             open_cascade(file)
     file.write_text(f'root = "r"\nship = "rl"\n{stage}')
-    assert [stage.directory for stage in open_cascade(file).stages] == [Path("r/rl")]
+    assert [stage.directory for stage in open_cascade(file).stages] == [Path("r/rl"), Path("r/eval")]
 
 
 @pytest.mark.parametrize(

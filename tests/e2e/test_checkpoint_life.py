@@ -6,6 +6,7 @@ Commands run as a user runs them, in processes of their own.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,14 @@ from transformers import ZayaForCausalLM
 from tests.parity.oracle import make_pair
 from tests.parity.shapes import BASE, SHAPES
 from tests.tolerances import assert_close
+from zaya import __file__ as package
 from zaya import load
 from zaya.model.config import ModelConfig
 from zaya.model.layouts import load_model, save
 from zaya.ops.packed import StackedParts
 from zaya.text import byte_tokenizer
 
+MICRO = Path(package).parent / "micro"
 IDS = torch.randint(1, 97, (2, 13), generator=torch.Generator().manual_seed(0))
 
 
@@ -167,9 +170,9 @@ def test_inspect_as_json(tmp_path: Path) -> None:
     assert about["layout"] == "native"
 
 
-def test_quickstart_shows_the_embedded_model_at_work() -> None:
-    done = zaya("quickstart", "--problems", "3")
-    assert "So " in done.stdout
-    assert "vote of 24 samples" in done.stdout
+@pytest.mark.skipif(not (MICRO / "model.safetensors").is_file(), reason="the embedded model is not there")
+def test_quickstart() -> None:
+    done = zaya("quickstart", "--problems", "2")
+    assert len(re.findall("^  .*: (right|wrong)", done.stdout, re.MULTILINE)) == 3
     assert "Markovian RSA, 2 rounds" in done.stdout
-    assert "What next" in done.stdout
+    assert "What next:" in done.stdout

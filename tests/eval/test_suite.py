@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,6 +222,7 @@ class Speaker(ScriptedCompleter):
     def __init__(self, script: Callable[[Prompt, int, int], str], patience: int) -> None:
         super().__init__(TOKENIZER, script)
         self.patience = patience
+        self.model = SimpleNamespace(config=SimpleNamespace(max_positions=4096))
 
     def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
         if len(self.requests) + len(requests) > self.patience:

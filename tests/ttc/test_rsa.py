@@ -98,10 +98,12 @@ def candidates_of(solution: Solution) -> list[Any]:
 )
 def test_counts(changes: Mapping[str, int], counts: list[int]) -> None:
     config = replace(SMALL, **changes)
-    completer, progress = spy(), []
+    completer, progress, told = spy(), [], []
     solutions = solve_many(
-        ["one?", "two?"], completer, TOKENIZER, config=config, on_progress=lambda *step: progress.append(step)
-    )
+        ["one?", "two?"], completer, TOKENIZER, config=config, on_progress=lambda *step: progress.append(step),
+        on_round=lambda *round: told.append(round),
+    )  # fmt: skip
+    assert told == [(i, n, solutions[i].rounds[n]) for n in range(len(counts)) for i in range(2)]
     assert [len(call) for call in completer.calls] == [2 * count for count in counts]
     assert sum(counts) == config.generations
     for solution in solutions:
@@ -233,6 +235,7 @@ def test_rounds_that_fail_as_a_whole() -> None:
     assert solution.partial
     assert len(solution.rounds) == 2
     assert solution.text == next(c.text for c in solution.candidates if c.answer == solution.answer)
+    assert solution.reasoning == next(c.reasoning for c in solution.candidates if c.answer == solution.answer)
     # a neighbour goes on
     fate = spy(lose=lambda call, i: call == 0 and i < 6)
     lost, whole = solve_many(["one?", "two?"], fate, TOKENIZER, config=SMALL)

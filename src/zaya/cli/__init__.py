@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from zaya import __version__
+from zaya.cli.printing import say_error
 from zaya.errors import UsageError, ZayaError, did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ZayaError as error:
         if show_traceback:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -26,7 +26,7 @@ from zaya.cli.asking import (
     stop_ids,
     utf8,
 )
-from zaya.cli.printing import note, say, say_commands, show_chat
+from zaya.cli.printing import note, say, say_commands, say_error, show_chat
 from zaya.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "/new": "forget what was said",
     "/exit": "leave, as Ctrl-D does",
-    "/help": "this list; Ctrl-C stops an answer",
+    "/help": "this list",
+    "Ctrl-C": "stop an answer",
 }
 
 
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
                 except UsageError as error:
                     if not is_interactive:
                         raise
-                    print(f"error: {error}", file=sys.stderr)
+                    say_error(error)
         if is_interactive:
             print()
     return 0
@@ -205,4 +206,4 @@ def _typed() -> Iterator[str]:
 
 
 def _nearest(question: str) -> str:
-    return did_you_mean(question.split()[0], _COMMANDS)
+    return did_you_mean(question.split()[0], [name for name in _COMMANDS if name.startswith("/")])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from zaya.core.progress import columns
+from zaya.errors import ZayaError
 
 if TYPE_CHECKING:
     from zaya.text import Event, Tokenizer
@@ -50,6 +51,14 @@ def dimmed(text: str, stream: TextIO) -> str:
 def note(text: str) -> None:
     """A remark beside what is printed, on standard error."""
     print(dimmed(wrapped(text, columns(sys.stderr)), sys.stderr), file=sys.stderr, flush=True)
+
+
+def say_error(error: ZayaError) -> None:
+    """What is wrong and what to do, on standard error."""
+    text = f"error: {error}"
+    if sys.stderr.isatty():
+        text = "\n".join(wrapped(line, columns(sys.stderr)) for line in text.split("\n"))
+    print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str, *, indent: str = "") -> None:
@@ -144,16 +153,23 @@ class Flow:
             print(flush=True)
 
     def _put(self, word: str) -> None:
+        """Show a word and the one space or end of line behind it."""
         body = word.rstrip(" \n")
-        if self._column > len(self._indent) and self._column + len(body) > self._width:
+        if body:
+            if self._column > len(self._indent) and self._column + len(body) > self._width:
+                print()
+                self._column = 0
+            if not self._column:
+                write(self._indent)
+                self._column = len(self._indent)
+            write(body, dim=True)
+            self._column += len(body)
+        if word.endswith("\n"):
             print()
             self._column = 0
-        if body and not self._column:
-            write(self._indent)
-            self._column = len(self._indent)
-        write(body, dim=True)
-        write(word[len(body) :])
-        self._column = 0 if word.endswith("\n") else self._column + len(word)
+        elif self._column:
+            print(end=word[len(body) :])
+            self._column += len(word) - len(body)
 
 
 def show_ids(ids: Iterable[int]) -> None:

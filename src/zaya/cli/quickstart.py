@@ -88,11 +88,13 @@ def run(args: argparse.Namespace) -> int:
             problems = held_out_problems(config, pool)
         samples = samples_of("micro", engine, problems, config, config.k, pool, None)
         rounds = rounds_of("micro", engine, tokenizer, problems, config, pool, None)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # below the lines of progress
     print(thinking_lines(rows_of(samples, rounds, config), columns(sys.stdout)))
     print()
     say(
-        f"Percent right, ± the 95 % interval over new problems; gain over one sample; tokens drawn for a problem. One "
-        f"sample is the mean of {config.k}, a round the mean over its candidates."
+        f"Percent right, ± the 95 % interval over new problems, and tokens drawn for a problem. One sample is the mean "
+        f"of {config.k}, avg@{config.k}; a round is the mean over its candidates; gains are over one sample."
     )
     print(f"\n{time.perf_counter() - started:.0f} seconds. What next:")
     zaya = program()

@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
             on_round=on_round,
         )  # fmt: skip
     if solution.reasoning and (args.show or len(solution.reasoning) <= _SHORT):
-        write(solution.reasoning.strip("\n") + "\n\n", dim=True)
-    write(solution.text.strip("\n") + "\n")
+        write(solution.reasoning.strip() + "\n\n", dim=True)
+    write(solution.text.strip() + "\n")
     answer = "nobody has an answer" if solution.answer is None else f"answer {_shortened(solution.answer)}"
     rollouts, tokens = sum(round.requests for round in solution.rounds), solution.usage.generated_tokens
     note(f"{answer}; {tokens:,} tokens drawn in {rollouts} rollouts, {time.perf_counter() - started:.1f} s")
