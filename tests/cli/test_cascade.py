@@ -97,4 +97,4 @@ def test_a_cascade_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file = tmp_path / "cascade.toml"
     file.write_text('root = "r"\nship = "a"\n[stages.a]\nkind = "rl"\nrecipe = "rl.toml"\n')
     assert main(["cascade", str(file)]) == 2
-    assert capsys.readouterr().err.startswith("error: a cascade has a stage of kind eval\n")
+    assert capsys.readouterr().err.startswith("error: no stage evaluates\n")
