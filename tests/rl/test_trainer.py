@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 import zaya
+from tests.rl.runs import policy, recipe
 from tests.train.stages import SHAPE, carry_out
 from tests.train.stages import recipe as stage_recipe
 from zaya.config import from_mapping, load, to_toml
@@ -39,52 +40,18 @@ from zaya.envs.base import Stream
 from zaya.envs.pool import TaskPool
 from zaya.envs.stream import take
 from zaya.errors import CheckpointError, ConfigError, UsageError
-from zaya.model.config import ModelConfig
-from zaya.model.layouts import load_model, save
-from zaya.model.transformer import ZayaModel
+from zaya.model.layouts import load_model
 from zaya.rl import trainer
 from zaya.rl.recipe import RlConfig, RlRunConfig
 from zaya.rl.trainer import train
-from zaya.text import byte_tokenizer, load_tokenizer
+from zaya.text import load_tokenizer
 
 STOPPED_AT = 2
 
 
 @pytest.fixture(scope="module")
 def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that closes its reasoning soon and then says something, like a tag or a letter; it knows nothing."""
-    directory = tmp_path_factory.mktemp("init") / "policy"
-    model = ZayaModel(ModelConfig(**SHAPE, max_positions=1024, eos_id=106), precision="float32", seed=1)
-    tokenizer = byte_tokenizer()
-    with torch.no_grad():
-        direction = torch.randn(16, generator=torch.Generator().manual_seed(0))
-        model.input_bias.copy_(3 * direction)  # in every hidden state, so that the likely ids are likely everywhere
-        likely = {tokenizer.tags.think_close: 2.0, tokenizer.id_of("a"): 1.5, tokenizer.id_of("b"): 1.0}
-        for id, weight in {**likely, tokenizer.tags.turn_close: 1.5}.items():
-            assert id is not None
-            model.embed[id].add_(weight * direction / direction.norm())
-    save(model, directory)
-    tokenizer.save(directory)
-    return directory
-
-
-def recipe(init: Path, **changes: Any) -> RlConfig:
-    tree: dict[str, Any] = {
-        "init": str(init),
-        "run": {"steps": 4, "threads": 1, "warmup_steps": 2, "micro_tokens": 300, "save_every_s": 1e9},
-        "tasks": {
-            "lengths": {"env": "tests.rl.tasks:LENGTHS", "weight": 3.0},
-            "sums": {"env": "arithmetic"},
-        },
-        "sampling": {"prompts": 2, "group_size": 4, "max_tokens": 16, "max_rounds": 3},
-        "aggregation": {"share": 0.5, "fan_in": 2, "tail_tokens": 8},
-        "advantage": {"length_weight": 0.5, "l_max": 16},
-        "loss": {"length_norm": 16.0},
-        "optim": {"lr": 2e-3},
-    }
-    for key, value in changes.items():
-        tree[key] = tree.get(key, {}) | value if isinstance(value, dict) and key != "tasks" else value
-    return from_mapping(RlConfig, tree)
+    return policy(tmp_path_factory.mktemp("init") / "policy")
 
 
 def log_of(directory: Path) -> list[dict[str, Any]]:
