@@ -176,7 +176,7 @@ def _welcome(name: str | None, model: ZayaModel) -> None:
     size = f"{parameters(model.config).total / 1e6:,.2f} M parameters, context {model.config.max_positions:,} tokens"
     if name is None:
         say(f"Micro ZAYA, {size}. It solves small problems in writing and knows nothing else; try")
-        say_commands({"What is 47 + 38 - 12?": "", "What is the result of 52 times 92?": ""})
+        say_commands({"What is 47 + 38 - 12?": "", "What is 61 - 29 + 44 + 7?": ""})
     else:
         say(f"{name}, {size}.")
     say("/help lists the commands, Ctrl-D leaves.")
