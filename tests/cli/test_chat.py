@@ -125,15 +125,15 @@ def test_an_answer_that_is_cut_is_closed(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_context_is_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     begun = len(render(TOKENIZER, user("One?")).ids)
-    size = begun + len(YES) + 2  # room for one answer, and for no second question
+    follows = len(render_next(TOKENIZER, user("Two?")).ids)
+    size = begun + len(YES) + follows  # the second question fits, and no answer to it
     fake = Scripted(YES, max_positions=size).install(monkeypatch)
     screen = typed(monkeypatch, "One?", "Two?", "Two?", "/new", "One?", "x" * size)
     assert main(["chat", "DIR"]) == 0
     assert [call["prompt"] for call in fake.asked] == [render(TOKENIZER, user("One?")).ids] * 2
-    assert [call["max_tokens"] for call in fake.asked] == [len(YES) + 2] * 2
+    assert [call["max_tokens"] for call in fake.asked] == [len(YES) + follows] * 2
     shown = " ".join(screen.getvalue().split())
-    needed = begun + len(YES) + len(render_next(TOKENIZER, user("Two?")).ids)
-    full = f"error: the context is full: with this question the conversation has {needed} tokens, and the model holds"
+    full = f"error: the context is full: with this question the conversation has {size} tokens, and the model holds"
     assert shown.count(f"{full} {size} hint: /new forgets what was said") == 2
     assert max(map(len, screen.getvalue().splitlines())) <= 40
     typed(monkeypatch)

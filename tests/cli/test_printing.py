@@ -57,7 +57,7 @@ def test_commands_are_never_broken(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
-@given(st.lists(st.text("ab \n", max_size=9)), st.integers(12, 30))
+@given(st.lists(st.text("aab b\n", max_size=40)), st.integers(10, 16))
 def test_flowing_text_is_all_there_and_fits(pieces: list[str], width: int) -> None:
     screen = Terminal()
     with pytest.MonkeyPatch.context() as patch:
