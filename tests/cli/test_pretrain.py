@@ -103,7 +103,7 @@ def test_fine_tuning_follows(file: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["data={}"], "there is nothing to learn from"),
         (["run.micro_tokens=40"], "run.micro_tokens must hold a sequence of loader.context: 40, 48"),
         (["tokenizer=none"], "required and not given: tokenizer"),
-        (["tokenizer=nowhere"], "no such directory: nowhere"),
+        (["tokenizer=nowhere"], "the tokenizer is not there: nowhere\nhint: make it with zaya prepare"),
         (["tokenizer=text"], "text has no tokenizer.json"),
         (["model.vocab_size=200"], "the tokenizer has ids up to 267, the model only 200 rows"),
         (["model.preset=mikro"], "no model preset is called 'mikro'\nhint: did you mean micro?"),

@@ -294,7 +294,11 @@ def test_a_cascade_that_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "recipe", "message"),
     [
-        ("pretrain", "pretrain", "error: no such directory: runs/micro/corpus/tokenizer"),
+        (
+            "pretrain",
+            "pretrain",
+            "error: the tokenizer is not there: runs/micro/corpus/tokenizer\nhint: make it with zaya prepare",
+        ),
         ("pretrain", "midtrain", "error: the stage to start from is not there: runs/micro/pretrain has no checkpoint"),
         ("sft", "sft", "error: the stage to start from is not there: runs/micro/midtrain has no checkpoint"),
         ("rl", "rl", "error: the stage to start from is not there: runs/micro/sft has no checkpoint"),

@@ -99,7 +99,9 @@ def test_a_row_of_a_stage(tmp_path: Path) -> None:
     assert row.gain is not None
     assert row.gain.mean == pytest.approx(0.5)
     assert row.gain.problems == 0  # both gained a half: paired, there is nothing left to vary
-    assert (row.loss, row.tokens, row.seconds, row.entropy_mean, row.entropy_min) == (2.5, 30, 1.5, None, None)
+    assert (row.loss, row.tokens, row.seconds, row.entropy_mean, row.entropy_min) == (2.6, 30, 1.5, None, None)
+    (tmp_path / "run" / "config.toml").write_text("[run]\nseed = 0\n\n[stop]\npatience = 3\n")
+    assert suite._stage_row("sft", after, None, system).loss == 2.5  # the best weights are the result
     first = suite._stage_row("model", before, None, SystemConfig(model="x", run=str(tmp_path / "nowhere")))
     assert (first.gain, first.loss, first.tokens, first.accuracy.mean) == (None, None, None, 0.25)
     with pytest.raises(UsageError, match="not asked the same problems"):

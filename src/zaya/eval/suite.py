@@ -352,7 +352,7 @@ def _stage_row(
     for record in records:
         if record.value is not None:
             tasks.setdefault(record.env, []).append(record.value)
-    log = {} if system.run is None else _quoted(Path(system.run) / "metrics.jsonl")
+    log = {} if system.run is None else _quoted(Path(system.run))
     return StageRow(
         name=name,
         accuracy=avg_at_k(values),
@@ -363,19 +363,22 @@ def _stage_row(
     )
 
 
-def _quoted(path: Path) -> dict[str, Any]:
-    """What the table says of a run, from its log."""
-    lines = read_metrics(path) if path.is_file() else []
+def _quoted(run: Path) -> dict[str, Any]:
+    """What the table says of a run, from its log. The loss is that of the weights that are its result: of the best
+    validation where the recipe stops by it, else of the last."""
+    log, recipe = run / "metrics.jsonl", run / "config.toml"
+    lines = read_metrics(log) if log.is_file() else []
     if not lines:
         return {}
     later = lines[len(lines) // 5 :]
     validated = [line["val_loss"] for line in lines if "val_loss" in line]
+    stops = recipe.is_file() and "\n[stop]" in recipe.read_text(encoding="utf-8")
     entropies = {
         name: min((line[f"{name}_ema"] for line in later if f"{name}_ema" in line), default=None)
         for name in ("entropy_mean", "entropy_min")
     }
     return {
-        "loss": min(validated) if validated else None,
+        "loss": None if not validated else min(validated) if stops else validated[-1],
         "tokens": lines[-1]["tokens"],
         "seconds": lines[-1]["seconds"],
         **entropies,

@@ -61,6 +61,10 @@ def open_stage(config: StageConfig, notice: Notice) -> Stage:
     initial = None if config.init is None else open_initial(Path(config.init), notice)
     model = _model(config, initial)
     directory = initial.text if config.tokenizer is None and initial is not None else Path(str(config.tokenizer))
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"the tokenizer is not there: {directory}", hint="make it with zaya prepare, or name another in tokenizer"
+        )
     tokenizer = load_tokenizer(directory)
     if tokenizer is None:
         raise CheckpointError(f"{directory} has no tokenizer.json", hint="name a directory in tokenizer=...")
