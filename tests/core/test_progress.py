@@ -90,7 +90,7 @@ def test_the_line(unit: str, total: int | None, done: int, elapsed_s: float, lin
         (40, "answers   10%  100/1,000  0:18 left"),
         (34, "answers   10%  0:18 left"),
         (20, "answers   10%"),
-        (8, "answers "),
+        (8, "an   10%"),
     ],
 )
 def test_a_narrow_line_says_less(width: int, line: str):
@@ -100,6 +100,7 @@ def test_a_narrow_line_says_less(width: int, line: str):
 
 
 def test_the_line_is_no_wider_than_the_terminal_and_can_be_taken_away(monkeypatch: pytest.MonkeyPatch):
+    stream, clock = Terminal(), Clock()
     for width in range(50, 29, -1):
         monkeypatch.setenv("COLUMNS", str(width))
         stream, clock = Terminal(), Clock()
