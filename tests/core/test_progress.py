@@ -90,7 +90,7 @@ def test_the_line(unit: str, total: int | None, done: int, elapsed_s: float, lin
         (40, "answers   10%  100/1,000  0:18 left"),
         (34, "answers   10%  0:18 left"),
         (20, "answers   10%"),
-        (8, "answers "),
+        (8, "an   10%"),
     ],
 )
 def test_a_narrow_line_says_less(width: int, line: str):

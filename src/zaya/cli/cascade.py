@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.cli import INTERRUPTED
 from zaya.cli.eval import say_result
-from zaya.cli.printing import program, say, say_commands
+from zaya.cli.printing import notice, program, say, say_commands
 from zaya.core.progress import duration
 
 if TYPE_CHECKING:
@@ -44,17 +43,20 @@ def run(args: argparse.Namespace) -> int:
         nonlocal at
         number = [each.name for each in cascade.stages].index(stage.name) + 1
         so_far = f", {duration(time.perf_counter() - started)} so far" if at else ""
+        if at:
+            print()
         at = stage.name
         say(f"[{number}/{len(cascade.stages)}] {stage.name}: zaya {stage.kind}, in {stage.directory}{so_far}")
 
     try:
-        result = run_cascade(cascade, lambda line: print(line, file=sys.stderr), heading)
+        result = run_cascade(cascade, notice, heading)
     except KeyboardInterrupt:
         result = None
     if result is None:
         words = ["cascade", args.file, *args.overrides, *([] if args.out is None else ["--out", args.out])]
         print(f"interrupted in {at or 'the beginning'}; to go on:\n  {program()} {shlex.join(words)}")
         return INTERRUPTED
+    print()
     say(f"finished in {duration(time.perf_counter() - started)}")
     print()
     say_result(result)

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
     parser.epilog = (
         "Questions are read line by line, also from a pipe. "
-        f"{QUESTION_HELP} Commands: {', '.join(f'{name}, {what}' for name, what in _COMMANDS.items())}."
+        f"{QUESTION_HELP} Commands: {', '.join(f'{name} ({what})' for name, what in _COMMANDS.items())}."
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zaya.cli import INTERRUPTED
 from zaya.cli.pretrain import default_out
-from zaya.cli.printing import program, say, table
+from zaya.cli.printing import notice, program, say, table
 from zaya.core.progress import columns
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{to_toml(config)}", end="")
         return 0
     try:
-        result = run_suite(config, out, lambda line: print(line, file=sys.stderr))
+        result = run_suite(config, out, notice)
     except KeyboardInterrupt:
         words = ["eval", "--config", args.config, *args.overrides, "--out", str(out)]
         print(f"interrupted; what was finished is kept; to go on:\n  {program()} {shlex.join(words)}")

@@ -53,12 +53,16 @@ def note(text: str) -> None:
     print(dimmed(wrapped(text, columns(sys.stderr)), sys.stderr), file=sys.stderr, flush=True)
 
 
-def say_error(error: ZayaError) -> None:
-    """What is wrong and what to do, on standard error."""
-    text = f"error: {error}"
+def notice(text: str) -> None:
+    """What work says while it is done, on standard error."""
     if sys.stderr.isatty():
         text = "\n".join(wrapped(line, columns(sys.stderr)) for line in text.split("\n"))
     print(text, file=sys.stderr, flush=True)
+
+
+def say_error(error: ZayaError) -> None:
+    """What is wrong and what to do, on standard error."""
+    notice(f"error: {error}")
 
 
 def say(text: str, *, indent: str = "") -> None:

@@ -88,6 +88,9 @@ class Progress:
             if width is None or len("  ".join(parts.values())) <= width:
                 break
             parts.pop(name, None)
+        if width is not None and self.label:
+            over = max(0, len("  ".join(parts.values())) - width)
+            parts["label"] = self.label[: max(0, len(self.label) - over)]
         return "  ".join(parts.values())[:width]
 
     def _show(self, now: float) -> None:
