@@ -23,7 +23,7 @@ from zaya.engine.types import Completion, OnProgress, Request, SamplingParams
 from zaya.envs.base import Problem, Score, Status
 from zaya.errors import UsageError
 from zaya.eval.records import Record, by_problem
-from zaya.eval.run import evaluate, evaluate_rsa
+from zaya.eval.run import evaluate, evaluate_rsa, opening
 from zaya.text import byte_tokenizer
 from zaya.ttc.rsa import RsaConfig
 from zaya.ttc.vote import boxed
@@ -102,6 +102,27 @@ def test_records() -> None:
             assert record.answer == str(gold + record.seed % 2)
             assert record.correct == (record.seed % 2 == 0) == bool(record.reward)
     assert {r.finish for r in records} == {"stop", "length"}
+
+
+def test_a_base_model_goes_on_from_a_text(tmp_path: Path) -> None:
+    """It is shown how a document of a worked problem begins, with nothing of a conversation around it."""
+    out = tmp_path / "r.jsonl"
+    seen: list[str] = []
+
+    def text(prompt: Prompt, seed: int, index: int) -> str:
+        seen.append(prompt if isinstance(prompt, str) else "a conversation")
+        return "1 + 1: 2.\nSo 2.\n\\boxed{2}"
+
+    completer = ScriptedCompleter(TOKENIZER, text)
+    records = evaluate(completer, PROBLEMS, k=1, params=PARAMS, pool=Pool(), plain=TOKENIZER, out=out)
+    assert seen == [f"<bos>{problem.prompt}\n" for problem in PROBLEMS]
+    for request, problem in zip(completer.requests, PROBLEMS, strict=True):
+        assert request.prompt_ids == opening(TOKENIZER, problem)
+        document = TOKENIZER.encode_plain(f"{problem.prompt}\n1 + 1: 2.")
+        assert [TOKENIZER.bos_id, *document][: len(request.prompt_ids)] == request.prompt_ids
+    assert [record.correct for record in records] == [False, True, False, False]
+    with pytest.raises(UsageError, match="plain"):
+        evaluate(completer, PROBLEMS, k=1, params=PARAMS, pool=Pool(), out=out)
 
 
 def test_a_larger_k_goes_on(tmp_path: Path) -> None:

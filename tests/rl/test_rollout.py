@@ -3,8 +3,8 @@
 1. A group has the rollouts of one prompt in order, as they were drawn, each with its score; they are drawn at
    temperature 1, untruncated, from streams of their own.
 2. A rollout whose scorer failed is counted and gone; one that the canary flags stays and earns 0.
-3. Attempts are shown once, in later steps, where they were not all right and not made from attempts themselves; the
-   prompt is that of aggregation, of tails of that group.
+3. Attempts are shown once, in later steps, where some were right and some were not, and as many rounds on as the
+   recipe says; the prompt is that of aggregation, of tails of that group.
 4. Prompts with attempts are at most the part of a step that was asked for, oldest first; too old ones go.
 5. A curriculum that goes on from its state, written down as JSON in between, gives what an unbroken one gives.
 6. A step samples until enough groups are informative, up to so many times. Every group counts for the solve rates,
@@ -203,30 +203,48 @@ def shown(curriculum: Curriculum, prompts: list[Prompt], rates: list[float]) -> 
     return answers
 
 
-def test_attempts_are_shown_where_they_were_not_all_right() -> None:
-    curriculum, prompts = plain(4, config())
-    answers = shown(curriculum, prompts, [0.0, 1.0, 0.25, 0.75])
+def test_attempts_are_shown_where_they_differ() -> None:
+    curriculum, prompts = plain(5, config())
+    answers = shown(curriculum, prompts, [0.5, 1.0, 0.25, 0.75, 0.0])
     following = curriculum.next(4)
     assert [prompt.source for prompt in following] == ["aggregate arithmetic"] * 2 + ["arithmetic"] * 2
     assert [prompt.problem for prompt in following[:2]] == [prompts[0].problem, prompts[2].problem]
-    for prompt, before, completions in zip(following, prompts[::2], answers[::2], strict=False):
+    for prompt, before, completions in zip(following, prompts[:4:2], answers[:4:2], strict=False):
         tails = [carry(TOKENIZER, completion, "tail", 12) for completion in completions]
         assert all(tail.startswith("...") for tail in tails)
         pairs = [[a, b] for a in tails for b in tails if a != b]
         assert list(prompt.messages) in [aggregation_messages(before.messages, pair) for pair in pairs]
-    # each once; and what was made from attempts is not shown again
+    # each once; and what was made from attempts is not shown again, where one round is asked for
     third, *rest = curriculum.next(4)
     assert third.problem == prompts[3].problem
     assert {prompt.source for prompt in rest} == {"arithmetic"}
-    shown(curriculum, following, [0.0] * 4)
+    shown(curriculum, following, [0.5] * 4)
     assert [prompt.problem for prompt in curriculum.next(4)[:2]] == [prompt.problem for prompt in following[2:]]
     assert {prompt.source for prompt in curriculum.next(4)} == {"arithmetic"}
+
+
+def test_as_many_rounds_as_are_asked_for() -> None:
+    """Attempts of the second round are shown with the question, in place of those that they were shown themselves."""
+    curriculum, (first,) = plain(1, config(aggregation={"rounds": 2}))
+    seen = []
+    for round in range(3):
+        prompt, answers = first, shown(curriculum, [first], [0.5])[0]
+        first = curriculum.next(2)[0]
+        seen.append(first.round)
+        if round == 2:
+            assert first.problem != prompt.problem
+            break
+        assert (first.problem, first.source) == (prompt.problem, "aggregate arithmetic")
+        tails = [carry(TOKENIZER, completion, "tail", 12) for completion in answers]
+        question = Prompt.plain(prompt.problem).messages
+        assert list(first.messages) in [aggregation_messages(question, [a, b]) for a in tails for b in tails if a != b]
+    assert seen == [1, 2, 0]
 
 
 def test_attempts_that_say_nothing_are_not_shown() -> None:
     curriculum, (prompt,) = plain(1, config())
     silent = Policy(lambda *_: "</think>").complete([Request(messages=prompt.messages, n=4)])[0]
-    curriculum.show(prompt, silent, 0.0)
+    curriculum.show(prompt, silent, 0.5)
     assert {prompt.source for prompt in curriculum.next(4)} == {"arithmetic"}
 
 
@@ -235,7 +253,7 @@ def test_attempts_that_say_nothing_are_not_shown() -> None:
 )
 def test_the_share_is_respected(share: float, count: int, expected: int) -> None:
     curriculum, prompts = plain(8, config(aggregation={"share": share}))
-    shown(curriculum, prompts, [0.0] * 8)
+    shown(curriculum, prompts, [0.5] * 8)
     following = curriculum.next(count)
     assert len(following) == count
     assert [prompt.source != "arithmetic" for prompt in following] == [True] * expected + [False] * (count - expected)
@@ -246,7 +264,7 @@ def test_the_share_is_respected(share: float, count: int, expected: int) -> None
 
 def test_too_old_attempts_go() -> None:
     curriculum, prompts = plain(30, config())
-    shown(curriculum, prompts, [0.0] * 30)
+    shown(curriculum, prompts, [0.5] * 30)
     following = curriculum.next(60)
     waiting = [prompt.problem for prompt in following if prompt.source != "arithmetic"]
     assert waiting == [prompt.problem for prompt in prompts[-8:]]  # twice the prompts of a step
@@ -258,7 +276,7 @@ def test_too_old_attempts_go() -> None:
 def test_a_curriculum_goes_on_where_it_stood() -> None:
     unbroken, broken = (plain(6, config())[0] for _ in range(2))
     for curriculum in (unbroken, broken):
-        shown(curriculum, curriculum.next(6), [0.0, 0.5, 1.0, 0.0, 0.0, 0.75])
+        shown(curriculum, curriculum.next(6), [0.1, 0.5, 1.0, 0.0, 0.2, 0.75])
         curriculum.next(3)
     other = Curriculum(config(), Pool(), TOKENIZER)
     other.load_state(json.loads(json.dumps(broken.state())))
@@ -266,8 +284,8 @@ def test_a_curriculum_goes_on_where_it_stood() -> None:
     for count in (4, 1, 7):
         expected, got = unbroken.next(count), other.next(count)
         assert got == expected
-        shown(unbroken, expected, [0.0] * count)
-        shown(other, got, [0.0] * count)
+        shown(unbroken, expected, [0.5] * count)
+        shown(other, got, [0.5] * count)
     assert other.state() == unbroken.state()
 
 

@@ -1,7 +1,8 @@
 """One update of the policy.
 
 1. The gradient is that of the policy objective, computed for one rollout at a time without packing, tokens that are
-   masked or truncated and ids that cannot be drawn included. How rollouts are packed makes no difference.
+   masked or truncated and ids that cannot be drawn included. How rollouts are packed makes no difference, nor that
+   those which are the same are read once.
 2. Every token goes through the experts that are recorded for it. A row of them too few or too many is caught.
 3. What an engine recorded, replayed, gives the engine's own log-probabilities.
 4. A batch without signal leaves weights and optimiser as they are, to the bit.
@@ -169,6 +170,34 @@ def test_micro_batches_are_as_large_as_allowed(model: ZayaModel, monkeypatch: py
         sizes.clear()
         updated(model, samples, micro_tokens=micro_tokens)
         assert sizes == expected
+
+
+def test_rollouts_that_are_the_same_are_read_once(model: ZayaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same prompt, ids and experts; credit and recorded probabilities are each rollout's own."""
+    samples, sizes = drawn(model), []
+    longest = samples[3]
+    again = replace(longest.rollout, behavior_logprobs=longest.rollout.behavior_logprobs + np.float32(0.1))
+    assert again.routes is not None
+    elsewhere = replace(again, routes=(again.routes + 1) % BASE.num_experts)
+    samples += [samples[0], replace(longest, rollout=again, advantage=0.75), replace(longest, rollout=elsewhere)]
+    original = ZayaModel.forward
+
+    def forward(self: ZayaModel, ids: Tensor, **options: Any) -> Any:
+        sizes.append(len(ids))
+        return original(self, ids, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ZayaModel, "forward", forward)
+        record, optimizer = updated(model, samples)
+    assert sizes == [39 + 14]
+    loss, masked, _ = objective(model, samples, LOSS)
+    expected = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    assert record.loss == pytest.approx(loss.item(), abs=1e-6)
+    for (name, _), gradient in zip(model.named_parameters(), expected, strict=True):
+        assert_close(optimizer.gradients[name], gradient, what=name)
+    stats = record.stats
+    assert stats.tokens == sum(size for _, size, _ in SHAPES) + 6 + 12 + 12
+    assert stats.masked_positive + stats.masked_negative == masked
 
 
 # 2

@@ -43,16 +43,19 @@ def evaluate(
     params: SamplingParams,
     pool: Scorer,
     seed: int = 0,
+    plain: Tokenizer | None = None,
     out: Path | None = None,
     chunk: int = 256,
     on_progress: OnProgress | None = None,
 ) -> list[Record]:
     """k samples of each problem, by problem and number. `chunk` of them are asked for at a time, then written.
 
+    plain: the tokenizer of a base model, which knows no conversations: a problem is the beginning of a text to it.
     Raises UsageError where `out` holds the records of something else.
     """
     named = _named(problems)
-    about = {"records": "samples", "problems": _digest(named), "seed": seed, **asdict(params)}
+    about = {"records": "samples", "problems": _digest(named), "seed": seed, "plain": plain is not None}
+    about |= asdict(params)
     total = len(named) * k
     with RecordFile(out, about) as file:
         found = {(r.digest, r.sample): r for r in map(Record.from_row, file.rows) if r.status is not Status.INFRA}
@@ -62,8 +65,7 @@ def evaluate(
         for part in _chunks(missing, chunk):
             seeds = [derive_seed(seed, "eval", *key) for key in part]
             requests = [
-                Request(messages=[{"role": "user", "content": named[digest].prompt}], params=params, seed=own)
-                for (digest, _), own in zip(part, seeds, strict=True)
+                _request(named[digest], params, own, plain) for (digest, _), own in zip(part, seeds, strict=True)
             ]
             answers = completer.complete(requests, on_progress=_shifted(on_progress, done, total))
             heard = [answer[0] if answer else None for answer in answers]
@@ -77,6 +79,12 @@ def evaluate(
             found |= {(record.digest, record.sample): record for record in records}
             done += len(part)
         return [found[key] for key in wanted]
+
+
+def opening(tokenizer: Tokenizer, problem: Problem) -> list[int]:
+    """A problem as a document begins that is a worked problem: what a base model goes on from."""
+    ids = tokenizer.encode_plain(f"{problem.prompt}\n")
+    return ids if tokenizer.bos_id is None else [tokenizer.bos_id, *ids]
 
 
 def evaluate_rsa(
@@ -128,6 +136,12 @@ def evaluate_rsa(
             found |= {(record.digest, record.run): record for record in records}
             done += len(part) * config.generations
         return [found[key] for key in wanted]
+
+
+def _request(problem: Problem, params: SamplingParams, seed: int, plain: Tokenizer | None) -> Request:
+    if plain is not None:
+        return Request(prompt_ids=opening(plain, problem), params=params, seed=seed)
+    return Request(messages=[{"role": "user", "content": problem.prompt}], params=params, seed=seed)
 
 
 def _record(problem: Problem, sample: int, seed: int, completion: Completion | None, score: Score | None) -> Record:

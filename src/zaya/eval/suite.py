@@ -29,7 +29,7 @@ from zaya.errors import CheckpointError, ConfigError, did_you_mean
 from zaya.eval.metrics import Estimate, avg_at_k, majority_at_k, paired_difference
 from zaya.eval.records import Record, RsaRecord, by_problem
 from zaya.eval.report import percent
-from zaya.eval.run import evaluate, evaluate_rsa
+from zaya.eval.run import evaluate, evaluate_rsa, opening
 from zaya.model.layouts import load
 from zaya.text import Tokenizer, render
 from zaya.ttc.rsa import RsaConfig
@@ -45,6 +45,8 @@ class SystemConfig:
     """Directory of the run: its log is quoted, and its result is the model."""
     model: str | None = None
     """A checkpoint directory; none takes the result of `run`."""
+    is_base: bool = False
+    """Whether it knows no conversations, only texts: it is asked to go on from a problem, not to answer a user."""
 
     def __post_init__(self) -> None:
         if self.run is None and self.model is None:
@@ -166,7 +168,7 @@ def run_suite(config: SuiteConfig, directory: Path, notice: Notice) -> SuiteResu
         for name, system in config.systems.items():
             engine, tokenizer = open_engine(system.directory, config.max_batch)
             k = config.k if name != config.rsa_of else max(config.k, config.rsa.generations)
-            records = samples_of(name, engine, problems, config, k, pool, directory)
+            records = samples_of(name, engine, problems, config, k, pool, directory, is_base=system.is_base)
             counted = [record for record in records if record.sample < config.k]
             stages.append(_stage_row(name, counted, before, system))
             before = by_problem(counted)
@@ -200,22 +202,32 @@ def samples_of(
     k: int,
     pool: TaskPool,
     directory: Path | None,
+    *,
+    is_base: bool = False,
 ) -> list[Record]:
     """k samples of each problem, with a line of progress. A model of a short context answers as far as that goes."""
-    params = SamplingParams(max_tokens=_room(engine, problems, config.max_tokens), temperature=config.temperature)
+    room = _room(engine, problems, config.max_tokens, is_base)
+    params = SamplingParams(max_tokens=room, temperature=config.temperature)
     out = None if directory is None else directory / f"{name}.jsonl"
     with Progress(len(problems) * k, f"{name}: answers") as bar:
         return evaluate(
-            engine, problems, k=k, params=params, pool=pool, seed=config.seed, out=out, chunk=2 * config.max_batch,
-            on_progress=bar.reach,
+            engine, problems, k=k, params=params, pool=pool, seed=config.seed,
+            plain=engine.tokenizer if is_base else None, out=out, chunk=2 * config.max_batch, on_progress=bar.reach,
         )  # fmt: skip
 
 
-def _room(engine: Engine, problems: Sequence[Problem], wanted: int) -> int:
+def _room(engine: Engine, problems: Sequence[Problem], wanted: int, is_base: bool) -> int:
     """Tokens of a response that fit behind the longest of the prompts, as far as they are wanted."""
-    assert engine.tokenizer is not None
-    prompts = (render(engine.tokenizer, [{"role": "user", "content": problem.prompt}]).ids for problem in problems)
-    return max(1, min(wanted, engine.model.config.max_positions - max(map(len, prompts))))
+    tokenizer = engine.tokenizer
+    assert tokenizer is not None
+
+    def prompt(problem: Problem) -> Sequence[int]:
+        if is_base:
+            return opening(tokenizer, problem)
+        return render(tokenizer, [{"role": "user", "content": problem.prompt}]).ids
+
+    longest = max(len(prompt(problem)) for problem in problems)
+    return max(1, min(wanted, engine.model.config.max_positions - longest))
 
 
 def rounds_of(

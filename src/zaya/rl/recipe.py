@@ -87,6 +87,9 @@ class AggregationConfig:
 
     share: float = 0.0
     """Part of the prompts of a step, as far as there are attempts to show."""
+    rounds: int = 1
+    """How often attempts are handed on: 1 shows attempts at the question alone, as the report has it; 2 also those
+    that were shown attempts themselves."""
     fan_in: int = 4
     """Attempts in a prompt."""
     tail_tokens: int = 4096
@@ -95,10 +98,9 @@ class AggregationConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
             raise ConfigError(f"aggregation.share must be at least 0 and below 1: {self.share}")
-        if self.fan_in < 1 or self.tail_tokens < 1:
-            raise ConfigError(
-                f"aggregation.fan_in and tail_tokens must be at least 1: {self.fan_in}, {self.tail_tokens}"
-            )
+        for name in ("rounds", "fan_in", "tail_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"aggregation.{name} must be at least 1: {getattr(self, name)}")
 
 
 def _momentum_free() -> OptimConfig:

@@ -38,13 +38,18 @@ class Prompt:
     messages: tuple[Mapping[str, Any], ...]
     source: str
     """Under which solve rates are kept."""
+    round: int = 0
+    """How often attempts were handed on to come here."""
 
     @classmethod
     def plain(cls, problem: Problem) -> Prompt:
         return cls(problem, ({"role": "user", "content": problem.prompt},), problem.env)
 
     def with_attempts(self, tails: Sequence[str]) -> Prompt:
-        return Prompt(self.problem, tuple(aggregation_messages(self.messages, tails)), f"aggregate {self.problem.env}")
+        """The question anew, with these attempts in place of any before."""
+        question = Prompt.plain(self.problem)
+        messages = tuple(aggregation_messages(question.messages, tails))
+        return Prompt(self.problem, messages, f"aggregate {self.problem.env}", self.round + 1)
 
 
 class Curriculum:
@@ -64,10 +69,10 @@ class Curriculum:
         return [*prompts, *map(Prompt.plain, self.mixture.next(count - shown))]
 
     def show(self, prompt: Prompt, completions: Sequence[Completion], rate: float) -> None:
-        """Keep attempts at a problem, to be shown later. Attempts that were all right, had attempts before them
-        already, or say nothing are not worth it."""
+        """Keep attempts at a problem, to be shown later. Not worth it are attempts that were all right or all wrong,
+        those of the last round, and those that say nothing."""
         config = self.config.aggregation
-        if not config.share or rate == 1 or prompt.source != prompt.problem.env:
+        if not config.share or rate in (0, 1) or prompt.round >= config.rounds:
             return
         rng = random.Random(derive_seed(self.config.run.seed, "attempts", self.mixture.count, prompt.problem.digest))
         chosen = rng.sample(list(completions), min(config.fan_in, len(completions)))
@@ -78,12 +83,12 @@ class Curriculum:
         del self._waiting[: -2 * self.config.sampling.prompts]  # the oldest are of a policy that is gone
 
     def state(self) -> dict[str, Any]:
-        waiting = [[p.problem.to_json(), list(p.messages), p.source] for p in self._waiting]
+        waiting = [[p.problem.to_json(), list(p.messages), p.source, p.round] for p in self._waiting]
         return {"problems": self.mixture.state(), "waiting": waiting}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.mixture.load_state(state["problems"])
-        self._waiting = [Prompt(Problem.from_json(p), tuple(m), source) for p, m, source in state["waiting"]]
+        self._waiting = [Prompt(Problem.from_json(p), tuple(m), *rest) for p, m, *rest in state["waiting"]]
 
 
 def roll_out(

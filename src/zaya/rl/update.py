@@ -2,7 +2,8 @@
 
 Rollouts are packed into micro-batches; each token is computed through the experts that worked on it when it was sampled
 (router replay): the choice is theirs, the weight of the expert is this router's. A rollout is read without its last id,
-as it was when it was sampled. The same model object samples and learns, so that on a CPU in float32 both see the same
+as it was when it was sampled. Rollouts that are the same, id for id and expert for expert, are read once and count as
+often as they were drawn. The same model object samples and learns, so that on a CPU in float32 both see the same
 probabilities. Source: spec post-training 3.6 to 3.8, 5. Called by `rl.trainer`.
 """
 
@@ -59,29 +60,31 @@ def update(
 
 
 def _loss(
-    model: ZayaModel, samples: Sequence[Sample], config: LossConfig, num_sequences: int, never: Tensor | None
+    model: ZayaModel, part: Sequence[Sequence[Sample]], config: LossConfig, num_sequences: int, never: Tensor | None
 ) -> tuple[Tensor, LossStats]:
-    bounds, places, ids, targets = [0], [], [], []
-    for sample in samples:
-        prompt, response = sample.group.prompt_ids, sample.rollout.ids
+    bounds, places, ids, targets, copies = [0], [], [], [], []
+    for alike in part:
+        prompt, response = alike[0].group.prompt_ids, alike[0].rollout.ids
         ids += [*prompt, *response[:-1]]
         places += range(bounds[-1] + len(prompt) - 1, bounds[-1] + len(prompt) - 1 + len(response))
+        copies += [*range(len(targets), len(targets) + len(response))] * len(alike)
         targets += response
         bounds.append(len(ids))
 
     def tensor(values: Sequence[int] | np.ndarray) -> Tensor:
         return torch.as_tensor(values, device=model.device)
 
-    rows = _routes(samples, bounds)
+    rows = _routes([alike[0] for alike in part], bounds)
     routes = None if rows is None else tensor(rows).long()
     out = model(tensor(ids), cu_seqlens=bounds, routes=routes, want=Want(logits=None, hidden=True))
     assert out.hidden is not None
     logprobs = chosen_logprobs(out.hidden[tensor(places)], model.embed, tensor(targets), never=never)
+    samples = [sample for alike in part for sample in alike]
     behavior = np.concatenate([sample.rollout.behavior_logprobs for sample in samples])
     advantages = [sample.advantage for sample in samples]
     lengths = [len(sample.rollout.ids) for sample in samples]
     return policy_loss(
-        logprobs,
+        logprobs[tensor(copies)],
         tensor(behavior),
         tensor(np.repeat(np.array(advantages, dtype=np.float32), lengths)),
         config,
@@ -100,16 +103,22 @@ def _routes(samples: Sequence[Sample], bounds: Sequence[int]) -> np.ndarray | No
     return np.concatenate(recorded)
 
 
-def _micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list[Sample]]:
-    """The longest first, so that those of a micro-batch are alike; each holds one rollout at least."""
-    part: list[Sample] = []
+def _micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list[list[Sample]]]:
+    """Lists of rollouts that are the same, the longest first, so that those of a micro-batch need about as much; each
+    micro-batch holds one at least."""
+    same: dict[tuple[object, ...], list[Sample]] = {}
+    for sample in samples:
+        rollout = sample.rollout
+        routes = None if rollout.routes is None else rollout.routes.tobytes()
+        same.setdefault((sample.group.prompt_ids, rollout.ids, routes), []).append(sample)
+    part: list[list[Sample]] = []
     tokens = 0
-    for sample in sorted(samples, key=_tokens, reverse=True):
-        if part and tokens + _tokens(sample) > micro_tokens:
+    for alike in sorted(same.values(), key=lambda alike: _tokens(alike[0]), reverse=True):
+        if part and tokens + _tokens(alike[0]) > micro_tokens:
             yield part
             part, tokens = [], 0
-        part.append(sample)
-        tokens += _tokens(sample)
+        part.append(alike)
+        tokens += _tokens(alike[0])
     if part:
         yield part
 

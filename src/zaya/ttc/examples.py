@@ -3,9 +3,9 @@
     problem -> n attempts of a teacher that slips -> tails of some of them -> the prompt -> the teacher's solution
 
 The prompt is made by the function that makes it when the model is used (`ttc.prompts`), and tails are cut by the one
-that cuts them then (`ttc.tails`). Where one result is ahead of all others the solution takes it at once, and where
-none is it works the problem anew. Attempts that were cut inside their work count as none. Source: report as in spec
-markovian-rsa 7.1; how to weigh is our choice.
+that cuts them then (`ttc.tails`). Where an attempt came to what is right, the solution takes it at once, be it ahead
+or not: that is for the model to see. Where none did and none is ahead, it works the problem anew. Attempts that were
+cut inside their work count as none. Source: report as in spec markovian-rsa 7.1; how to weigh is our choice.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def aggregation(
 
     slip: probability that a step of an attempt errs. cut: probability that an attempt ends somewhere in its work.
     later: probability that the example is of a later round, whose attempts mostly weighed others and say no more than
-    what they came to. None where the attempts agree on something wrong: there weighing them is no way to the answer.
+    what they came to. None where something wrong is ahead and nothing right is there: weighing is no way to the answer.
     """
     rng = random.Random(derive_seed("aggregation", problem.digest, seed))
     tails, results = [], []
@@ -62,11 +62,14 @@ def aggregation(
         tails.append(tail(tokenizer, ids, tail_tokens))
         results.append(None if is_cut else shown.result)
     right = demonstrate(problem)
-    ahead = leader(results)
-    if ahead not in (None, right.result):
+    if right.result in results:
+        reasoning = conclude([], right.result)
+    elif leader(results) is None:
+        reasoning = right.reasoning
+    else:
         return None
     messages = aggregation_messages([_user(problem.prompt)], tails)
-    return [*messages, _assistant(weigh(results, right.reasoning, right.result), boxed_answer(right.result))]
+    return [*messages, _assistant(reasoning, boxed_answer(right.result))]
 
 
 def leader(results: Sequence[str | None]) -> str | None:
@@ -75,11 +78,6 @@ def leader(results: Sequence[str | None]) -> str | None:
     if not counts or counts[0][1] < 2 or (len(counts) > 1 and counts[1][1] == counts[0][1]):
         return None
     return counts[0][0]
-
-
-def weigh(results: Sequence[str | None], work: str, answer: str) -> str:
-    """The reasoning of an aggregation: the result that is ahead, or where none is the work anew."""
-    return work if leader(results) is None else conclude([], answer)
 
 
 def _user(text: str) -> dict[str, Any]:
