@@ -18,8 +18,9 @@ from transformers import ZayaForCausalLM
 import zaya
 from tests.tolerances import assert_close
 from zaya.core.tensorfile import read_header
+from zaya.model.embedded import MANIFEST
 from zaya.model.flops import parameters
-from zaya.rl.cascade import MANIFEST, open_cascade
+from zaya.rl.cascade import open_cascade
 
 MICRO = Path(zaya.__file__).parent / "micro"
 RECIPE = Path(__file__).parents[1] / "recipes" / "micro" / "cascade.toml"

@@ -66,18 +66,18 @@ def test_ctrl_c(
     stage: str, error: type[BaseException] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cascade, "run_cascade", fake(stage, error))
-    assert main(["cascade", RECIPE, "rl.run.steps=30", "--out", "a b", "seed=3"]) == 130
+    assert main(["cascade", RECIPE, "rl.run.steps=90", "--out", "a b", "seed=3"]) == 130
     said, command = capsys.readouterr().out.splitlines()[-2:]
     assert said == f"interrupted in {stage}; to go on:"
-    assert command == f"  zaya cascade {RECIPE} rl.run.steps=30 seed=3 --out 'a b'"
+    assert command == f"  zaya cascade {RECIPE} rl.run.steps=90 seed=3 --out 'a b'"
 
 
 def test_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["cascade", RECIPE, "rl.run.steps=37", "--out", "there", "--dry-run"]) == 0
+    assert main(["cascade", RECIPE, "rl.run.steps=97", "--out", "there", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert [line.split(":")[0] for line in out.splitlines() if ": zaya " in line] == [f"# {name}" for name in STAGES]
-    assert "# rl: zaya rl, in there/rl\n#   37 steps of 32 x 16 rollouts, from there/sft\n" in out
+    assert "# rl: zaya rl, in there/rl\n#   97 steps of 40 x 16 rollouts, from there/sft\n" in out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 1. A directory, or a file, appears with everything in it, or not at all; an exception or Ctrl-C leaves nothing behind.
 2. What is there is replaced only when asked, and is back if the replacement fails.
 3. What a killed process left goes with the next write; what a living one is writing stays.
+4. A directory that is held is nobody else's until the block ends or its process dies.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from zaya.core.files import new_directory, new_file
+from zaya.core.files import held, new_directory, new_file
 from zaya.errors import UsageError
 
 
@@ -194,3 +195,43 @@ def test_a_partial_file_of_a_dead_process_goes(tmp_path: Path, dead_pid: int) ->
     with new_file(tmp_path / "target") as stream:
         stream.write(b"1")
     assert names(tmp_path) == ["target"]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from zaya.core.files import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+def test_a_held_directory_is_refused_until_its_process_dies(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(target)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(UsageError, match=f"another process is at work in {target}"), held(target):
+                pytest.fail("held twice")
+            with held(tmp_path / "deep" / "other"):
+                pass
+        finally:
+            process.kill()
+    with held(target):
+        (target / "a").write_text("1")
+    assert names(tmp_path / "deep") == ["run"]  # what stayed empty is gone
+
+
+def test_holding_ends_with_its_block(tmp_path: Path) -> None:
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), held(tmp_path / "run"):
+            raise error
+        assert names(tmp_path) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match="is no directory"), held(path):
+            pytest.fail("held a file")
+    assert names(tmp_path) == ["file"]

@@ -2,7 +2,8 @@
 
 1. Where its files are missing, the error says so and what to do.
 2. The instruction of its training stands once, in the last line.
-3. As it is shipped it is small, whole, and has a tokenizer.
+3. A model that a cascade made is known by its manifest.
+4. As it is shipped it is small, whole, and has a tokenizer.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ def test_the_instruction_stands_once() -> None:
     assert embedded.as_trained("What is 1 + 2?") == embedded.as_trained("What is 1 + 2?\n") == asked
     assert embedded.as_trained(asked) == asked
     assert embedded.as_trained(f"{INSTRUCTION} What is 1 + 2?") == f"{INSTRUCTION} What is 1 + 2?"
+
+
+def test_what_a_cascade_made_is_asked_like_the_embedded_one(tmp_path: Path) -> None:
+    assert embedded.is_micro(None)
+    assert not embedded.is_micro(str(tmp_path))
+    assert not embedded.is_micro("Zyphra/ZAYA1-8B")
+    (tmp_path / embedded.MANIFEST).touch()
+    assert embedded.is_micro(str(tmp_path))
 
 
 @pytest.mark.skipif(not IS_THERE, reason="the embedded model is not there")

@@ -36,7 +36,7 @@ from zaya.rl.recipe import RlConfig
 from zaya.rl.rollout import Curriculum, Prompt, roll_out
 from zaya.rl.trainer import collect, describe
 from zaya.rl.update import UpdateRecord
-from zaya.text import byte_tokenizer
+from zaya.text import byte_tokenizer, render
 from zaya.ttc.prompts import aggregation_messages
 from zaya.ttc.tails import carry
 
@@ -246,6 +246,21 @@ def test_attempts_that_say_nothing_are_not_shown() -> None:
     silent = Policy(lambda *_: "</think>").complete([Request(messages=prompt.messages, n=4)])[0]
     curriculum.show(prompt, silent, 0.5)
     assert {prompt.source for prompt in curriculum.next(4)} == {"arithmetic"}
+
+
+def test_attempts_that_do_not_fit_are_not_shown() -> None:
+    """The prompt leaves room for the longest response."""
+    settings = config()
+    _, prompts = plain(3, settings)
+    lengths = []
+    for spare in (0, -1):
+        curriculum = Curriculum(settings, Pool(), TOKENIZER)
+        shown(curriculum, prompts[:1], [0.5])
+        (prompt,) = [prompt for prompt in curriculum.next(2) if prompt.round]
+        lengths.append(len(render(TOKENIZER, prompt.messages).ids))
+        curriculum = Curriculum(settings, Pool(), TOKENIZER, lengths[0] + settings.sampling.max_tokens + spare)
+        shown(curriculum, prompts[:1], [0.5])
+        assert [prompt.round for prompt in curriculum.next(2)] == ([1, 0] if spare == 0 else [0, 0])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@
 2. What is resumed is what was begun: another recipe is refused, with the names of what differs; what does not decide
    the result may change.
 3. A finished run says so and is left alone; its result opens, with its tokenizer.
-4. What is missing, and what is misspelt, is said.
+4. What is missing, and what is misspelt, is said; so is a directory in which another process is at work, and a run
+   whose gradients are no numbers any more.
 5. It learns: practice makes a policy that is often wrong right, by a margin that no accident gives (slow).
 """
 
@@ -32,6 +33,7 @@ from tests.train.stages import SHAPE, carry_out
 from tests.train.stages import recipe as stage_recipe
 from zaya.config import from_mapping, load, to_toml
 from zaya.core.checkpoint import latest_checkpoint
+from zaya.core.files import held
 from zaya.core.metrics import read_metrics
 from zaya.engine.engine import Engine
 from zaya.engine.types import Request, SamplingParams
@@ -42,9 +44,12 @@ from zaya.envs.stream import take
 from zaya.errors import CheckpointError, ConfigError, UsageError
 from zaya.model.layouts import load_model
 from zaya.rl import trainer
+from zaya.rl.loss import LossStats
 from zaya.rl.recipe import RlConfig, RlRunConfig
 from zaya.rl.trainer import train
+from zaya.rl.update import UpdateRecord
 from zaya.text import load_tokenizer
+from zaya.train.optim import StepStats
 
 STOPPED_AT = 2
 
@@ -221,6 +226,24 @@ def test_what_is_missing_is_said(init: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(UsageError, match="is not empty and no run"):
         train(recipe(init), tmp_path / "mine", pytest.fail)
+
+
+def test_a_run_whose_gradients_are_no_numbers_ends(init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter(["not finite"] * 4 + [None] + ["not finite"] * 9)
+
+    def update(*args: Any, **settings: Any) -> UpdateRecord:
+        return UpdateRecord(0.0, LossStats(), StepStats(1.0, False, next(steps), {}))
+
+    monkeypatch.setattr(trainer, "update", update)
+    config = recipe(init)
+    config = replace(config, run=replace(config.run, steps=12))
+    with pytest.raises(ConfigError, match="the gradients of 5 steps in a row up to step 10 were not finite"):
+        train(config, tmp_path / "run", lambda _: None)
+
+
+def test_a_directory_in_use_is_refused(init: Path, tmp_path: Path) -> None:
+    with held(tmp_path / "run"), pytest.raises(UsageError, match="another process is at work"):
+        train(recipe(init), tmp_path / "run", pytest.fail)
 
 
 @pytest.mark.parametrize(

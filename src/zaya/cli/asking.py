@@ -48,10 +48,10 @@ def check_max_tokens(args: argparse.Namespace) -> None:
 def open_model(name: str | None, args: argparse.Namespace) -> tuple[ZayaModel, Tokenizer | None]:
     """The model and its tokenizer, if it has one."""
     from zaya.core.device import pick
-    from zaya.model.embedded import embedded_directory
+    from zaya.model.embedded import embedded_directory, is_micro
     from zaya.model.layouts import load
 
-    dtype = args.dtype or ("float32" if name is None else "bfloat16")
+    dtype = args.dtype or ("float32" if is_micro(name) else "bfloat16")
     return load(embedded_directory() if name is None else name, dtype=dtype, device=pick(args.device))
 
 
@@ -65,9 +65,9 @@ def open_chat_model(name: str | None, args: argparse.Namespace) -> tuple[ZayaMod
 
 def as_asked(name: str | None, question: str) -> str:
     """The question as the model is asked it."""
-    from zaya.model.embedded import as_trained
+    from zaya.model.embedded import as_trained, is_micro
 
-    return as_trained(question) if name is None else question
+    return as_trained(question) if is_micro(name) else question
 
 
 def stop_ids(model: ZayaModel, tokenizer: Tokenizer | None) -> set[int]:

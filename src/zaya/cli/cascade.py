@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="STAGE.key=value",
-        help="settings of a stage to change, as in rl.run.steps=30; seed=N is for all stages",
+        help="settings of a stage to change, as in rl.run.steps=90; seed=N is for all stages",
     )
     parser.add_argument("--out", metavar="DIR", help="directory of all stages (default: what the recipe says)")
     parser.add_argument("--dry-run", action="store_true", help="print what every stage would be, and write nothing")

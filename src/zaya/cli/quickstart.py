@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from zaya.eval.suite import SuiteConfig
 
 TASKS = {
-    "arithmetic": TaskConfig(env="arithmetic", difficulties=(1, 2, 3), weight=2.0),
-    "sorting": TaskConfig(env="rlve/Sorting", difficulties=(0, 1, 2)),
-    "window": TaskConfig(env="rlve/SlidingWindow", difficulties=(0, 1)),
+    "arithmetic": TaskConfig(env="arithmetic", difficulties=(1, 2), weight=2.0),
+    "sorting": TaskConfig(env="rlve/Sorting", difficulties=(1, 2)),
+    "window": TaskConfig(env="rlve/SlidingWindow", difficulties=(2, 3, 4)),
 }
 """What the embedded model was trained and evaluated on: the tasks of recipes/micro/eval.toml."""
 

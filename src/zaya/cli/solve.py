@@ -91,12 +91,13 @@ def run(args: argparse.Namespace) -> int:
 
 def configured(model: str | None, given: Mapping[str, Any]) -> RsaConfig:
     """The preset with what was given put in its place. Raises UsageError, ConfigError."""
+    from zaya.model.embedded import is_micro
     from zaya.ttc.rsa import resolve
 
     names = (
         "population", "fan_in", "rounds", "think_budget", "tail_tokens", "final_budget", "temperature",
     )  # fmt: skip
-    config = resolve(given["preset"] or ("micro" if model is None else "rsa_16k_4k"))
+    config = resolve(given["preset"] or ("micro" if is_micro(model) else "rsa_16k_4k"))
     changes = {name: given[name] for name in names if given[name] is not None}
     if "population" in changes:  # a small population shows what it has, unless somebody asks for more
         changes.setdefault("fan_in", min(config.fan_in, changes["population"]))

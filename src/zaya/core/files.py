@@ -11,11 +11,47 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from zaya.errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Have the directory to oneself while the block runs; it is made where it is not there, and goes if it stays empty.
+
+    A kill gives it back. Raises UsageError where another process, or another block of this one, has it, and where it is
+    a file. Where the system has no locks nothing is held.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{directory} is no directory", hint="name another with --out") from None
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another process is at work in {directory}", hint="wait for it, or name another with --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):  # that it is not empty
+            directory.rmdir()
 
 
 @contextmanager

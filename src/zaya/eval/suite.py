@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from zaya import config as configuration
-from zaya.core.files import new_file
+from zaya.core.files import held, new_file
 from zaya.core.metrics import read_metrics
 from zaya.core.progress import Progress
 from zaya.engine.engine import Engine
@@ -159,7 +159,11 @@ def run_suite(config: SuiteConfig, directory: Path, notice: Notice) -> SuiteResu
             raise CheckpointError(
                 f"the system {name} is not there: {system.directory}", hint="run the stage that makes it"
             )
-    directory.mkdir(parents=True, exist_ok=True)
+    with held(directory):
+        return _run_suite(config, directory)
+
+
+def _run_suite(config: SuiteConfig, directory: Path) -> SuiteResult:
     stages: list[StageRow] = []
     thinking: list[ThinkingRow] = []
     with TaskPool(config.workers) as pool:

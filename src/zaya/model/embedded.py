@@ -12,6 +12,9 @@ from zaya.envs.answers import INSTRUCTION
 from zaya.errors import CheckpointError
 
 _DIRECTORY = Path(__file__).resolve().parents[1] / "micro"
+MANIFEST = "micro.json"
+"""What a cascade writes last beside the model that it ships: what it was made from."""
+
 _NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -24,6 +27,11 @@ def embedded_directory() -> Path:
             hint="name a checkpoint; or, in a checkout, make micro trains the model and make embed puts it there",
         )
     return _DIRECTORY
+
+
+def is_micro(model: str | None) -> bool:
+    """Whether a model named on a command line, none for the embedded one, was made by a cascade as it was."""
+    return model is None or (Path(model) / MANIFEST).is_file()
 
 
 def as_trained(question: str) -> str:

@@ -19,10 +19,11 @@ from typing import Any, Literal, TypeVar
 
 from zaya import __version__
 from zaya import config as configuration
-from zaya.core.files import new_file
+from zaya.core.files import held, new_file
 from zaya.core.metrics import read_metrics
 from zaya.errors import CheckpointError, ConfigError, UsageError, did_you_mean
 from zaya.eval.suite import SuiteConfig, SuiteResult, markdown, run_suite
+from zaya.model.embedded import MANIFEST
 from zaya.model.flops import active_parameters, parameters
 from zaya.model.layouts import save
 from zaya.model.transformer import ZayaModel
@@ -38,8 +39,6 @@ T = TypeVar("T")
 _NOTES = "cascade.json"
 MODEL = "shipped"
 """Directory of the model that the cascade is for, below its root."""
-MANIFEST = "micro.json"
-"""Beside its weights: what they were made from."""
 
 Kind = Literal["prepare", "pretrain", "sft", "rl", "eval"]
 _RECIPES: dict[Kind, type[Any]] = {
@@ -108,7 +107,7 @@ class Cascade:
 
 def open_cascade(file: Path, overrides: Sequence[str] = (), out: Path | None = None) -> Cascade:
     """Read a cascade and all its recipes. `overrides` are settings behind the name of a stage, as in
-    `rl.run.steps=10`; `seed=1` is for all of them. Raises ConfigError for whatever is wrong in any of them."""
+    `rl.run.steps=90`; `seed=1` is for all of them. Raises ConfigError for whatever is wrong in any of them."""
     config = configuration.load(CascadeConfig, file)
     by_stage: dict[str, list[str]] = {name: [] for name in config.stages}
     for override in overrides:
@@ -141,6 +140,11 @@ def open_cascade(file: Path, overrides: Sequence[str] = (), out: Path | None = N
 def run_cascade(cascade: Cascade, notice: Notice, heading: Callable[[Stage], None]) -> SuiteResult | None:
     """Carry out every stage that is not finished. Returns what the last evaluation measured; None where Ctrl-C ended a
     stage before its end, which is saved. Raises ConfigError where a stage was begun with other settings."""
+    with held(cascade.root):
+        return _run_cascade(cascade, notice, heading)
+
+
+def _run_cascade(cascade: Cascade, notice: Notice, heading: Callable[[Stage], None]) -> SuiteResult | None:
     notes = _read_notes(cascade.root)
     for stage in cascade.stages:
         if stage.directory.is_dir() and notes.get(stage.name, stage.digest) != stage.digest:

@@ -45,7 +45,8 @@ class RlRunConfig:
         if self.warmup_steps + self.decay_steps > self.steps:
             raise ConfigError(
                 "run.warmup_steps and decay_steps do not fit into steps: "
-                f"{self.warmup_steps} + {self.decay_steps} > {self.steps}"
+                f"{self.warmup_steps} + {self.decay_steps} > {self.steps}",
+                hint="change run.decay_steps along with run.steps",
             )
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"run.threads must be at least 1: {self.threads}", hint="none leaves it to PyTorch")

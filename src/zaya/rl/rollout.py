@@ -22,7 +22,7 @@ from zaya.envs.pool import TaskPool
 from zaya.rl.canary import examine
 from zaya.rl.recipe import RlConfig
 from zaya.rl.types import Rollout, RolloutGroup
-from zaya.text import Tokenizer
+from zaya.text import Tokenizer, render
 from zaya.ttc.prompts import aggregation_messages
 from zaya.ttc.tails import carry
 
@@ -55,8 +55,10 @@ class Prompt:
 class Curriculum:
     """Prompts without end. Its state is JSON."""
 
-    def __init__(self, config: RlConfig, pool: TaskPool, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: RlConfig, pool: TaskPool, tokenizer: Tokenizer, context: int | None = None) -> None:
+        """`context`: tokens that the policy can read and write; a prompt with attempts leaves room for a response."""
         self.config = config
+        self.room = None if context is None else context - config.sampling.max_tokens
         self.tokenizer = tokenizer
         self.mixture = Mixture(config.tasks, Stream(STREAM, "train", config.held_out), pool, config.run.seed)
         self._waiting: list[Prompt] = []
@@ -70,7 +72,7 @@ class Curriculum:
 
     def show(self, prompt: Prompt, completions: Sequence[Completion], rate: float) -> None:
         """Keep attempts at a problem, to be shown later. Not worth it are attempts that were all right or all wrong,
-        those of the last round, and those that say nothing."""
+        those of the last round, those that say nothing, and those that do not fit."""
         config = self.config.aggregation
         if not config.share or rate in (0, 1) or prompt.round >= config.rounds:
             return
@@ -79,7 +81,10 @@ class Curriculum:
         tails = [carry(self.tokenizer, completion, "tail", config.tail_tokens) for completion in chosen]
         if not any(tails):
             return
-        self._waiting.append(prompt.with_attempts([tail for tail in tails if tail]))
+        shown = prompt.with_attempts([tail for tail in tails if tail])
+        if self.room is not None and len(render(self.tokenizer, shown.messages).ids) > self.room:
+            return
+        self._waiting.append(shown)
         del self._waiting[: -2 * self.config.sampling.prompts]  # the oldest are of a policy that is gone
 
     def state(self) -> dict[str, Any]:

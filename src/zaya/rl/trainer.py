@@ -22,13 +22,14 @@ import torch
 
 from zaya import config as configuration
 from zaya.core.checkpoint import Checkpoint, save_checkpoint
+from zaya.core.files import held
 from zaya.core.metrics import MetricsLog
 from zaya.core.progress import Progress
 from zaya.core.rng import derive_seed
 from zaya.engine.engine import Engine
 from zaya.engine.types import FinishReason
 from zaya.envs.pool import TaskPool
-from zaya.errors import CheckpointError
+from zaya.errors import CheckpointError, ConfigError
 from zaya.model.layouts import save
 from zaya.model.transformer import ZayaModel
 from zaya.rl.advantage import SolveRates, is_informative, samples
@@ -42,6 +43,8 @@ from zaya.train.optim import Optimizer
 from zaya.train.run import begin, compare_environment, resumable
 from zaya.train.stage import Initial, Notice, open_initial, part
 
+_MAX_NOT_FINITE = 5
+
 
 @dataclass(slots=True)
 class Position:
@@ -52,6 +55,8 @@ class Position:
     """Sampled so far."""
     skipped: int = 0
     """Steps without anything to learn."""
+    not_finite: int = 0
+    """Steps in a row, up to here, whose gradients were not finite."""
     finished: bool = False
 
 
@@ -84,6 +89,11 @@ def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
     """Carry out a recipe in a directory, from wherever a run of it stands there. Ctrl-C ends it after a step, saved:
     the position returned is then not `finished`. Raises ConfigError where the directory holds a run of another recipe,
     CheckpointError where what it starts from is not there."""
+    with held(directory):
+        return _train(config, directory, notice)
+
+
+def _train(config: RlConfig, directory: Path, notice: Notice) -> Position:
     checkpoint = resumable(config, directory, notice, differences)
     if checkpoint is not None and checkpoint.state["position"]["finished"] and (directory / "model").is_dir():
         notice(f"{directory} was finished before")
@@ -104,7 +114,7 @@ def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
         Progress(config.run.steps - at.step, unit="steps") as bar,
         interrupts() as asked,
     ):
-        curriculum = Curriculum(config, pool, tokenizer)
+        curriculum = Curriculum(config, pool, tokenizer, initial.model.max_positions)
         if checkpoint is not None:
             optimizer.load_state_dict(part(checkpoint.tensors, "optim"))
             rates.load_state(checkpoint.state["rates"])
@@ -136,10 +146,17 @@ def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
                 at.step += 1
                 at.tokens += sum(len(rollout.ids) for group in found.groups for rollout in group.rollouts)
                 at.skipped += record.step is None
+                is_finite = record.step is None or record.step.skipped is None
+                at.not_finite = 0 if is_finite else at.not_finite + 1
                 values = describe(found, record)
                 log.log(at.step, at.tokens, **values)
                 bar.label = f"solved {values['solve_rate']:.3f}  length {values['length']:.0f}"
                 bar.update()
+                if at.not_finite >= _MAX_NOT_FINITE:
+                    raise ConfigError(
+                        f"the gradients of {at.not_finite} steps in a row up to step {at.step} were not finite",
+                        hint="lower optim.lr, or begin with another policy",
+                    )
                 if time.monotonic() - saved >= config.run.save_every_s:
                     keep()
                     saved = time.monotonic()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from zaya.core.files import held
 from zaya.core.metrics import MetricsLog
 from zaya.core.progress import Progress
 from zaya.errors import ConfigError
@@ -40,6 +41,11 @@ class Outcome:
 
 def train(stage: Stage, directory: Path, notice: Notice) -> Outcome:
     """Carry out a stage in a directory, from wherever a run of it stands there. Ctrl-C ends it after a step, saved."""
+    with held(directory):
+        return _train(stage, directory, notice)
+
+
+def _train(stage: Stage, directory: Path, notice: Notice) -> Outcome:
     checkpoint = resumable(stage.config, directory, notice, differences)
     if checkpoint is not None and is_done(checkpoint, directory):
         at = position_of(checkpoint)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zaya import config as configuration
-from zaya.core.files import new_file
+from zaya.core.files import held, new_file
 from zaya.core.progress import Progress
 from zaya.core.rng import derive_seed
 from zaya.data.sources import InMemory, Source, StandardLibrary, Text, canonical
@@ -104,8 +104,7 @@ def make_corpus(config: CorpusConfig, directory: Path, notice: Callable[[str], N
 
     Raises UsageError and DataError for tasks that do not exist, have no teacher, or have too few problems.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with TaskPool(config.workers) as pool:
+    with held(directory), TaskPool(config.workers) as pool:
 
         def problems(name: str, count: int) -> list[Problem]:
             stream = Stream(name, "train", config.held_out)
