@@ -44,8 +44,13 @@ def test_its_size() -> None:
 
 def test_it_is_the_model_of_transformers() -> None:
     theirs = ZayaForCausalLM.from_pretrained(MICRO, dtype=torch.float32)
+    # their default for experts has no float64
+    wide = ZayaForCausalLM.from_pretrained(MICRO, dtype=torch.float32, experts_implementation="eager").double()
     model, tokenizer = zaya.load(MICRO, dtype="float32")
     assert tokenizer is not None
-    ids = torch.tensor([tokenizer.encode("What is 47 + 38 - 12?\nGive the answer in \\boxed{}.")])
-    with torch.no_grad():
-        assert_close(model(ids), theirs(ids, use_cache=False).logits)
+    for question in ("47 + 38 - 12", "9 + 99 - 12 + 44", "5 - 3", "47 + 38", "88 - 12 + 60"):
+        ids = torch.tensor([tokenizer.encode(f"What is {question}?\nGive the answer in \\boxed{{}}.")])
+        with torch.no_grad():
+            logits = model(ids)
+            assert_close(logits, theirs(ids, use_cache=False).logits, "float32_trained", question)
+            assert_close(logits, wide(ids, use_cache=False).logits.float(), "float32_trained", question)
