@@ -14,8 +14,8 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     # float32 against another float32 implementation, or against ourselves by another route: the same operations in
     # another order, a few layers deep.
     "float32": (1e-5, 1e-5),
-    # Logits of a trained model, which reach 20: one near 0 is the difference of such sums. On five prompts ours, theirs in
-    # float32 and theirs in float64 are up to 2.7e-5 apart, and ours is as near to float64 as theirs.
+    # Logits of a trained model, which reach 20: one near 0 is the difference of such sums. On five prompts ours, theirs
+    # in float32 and theirs in float64 are up to 2.7e-5 apart, and ours is as near to float64 as theirs.
     "float32_trained": (1e-5, 5e-5),
     # Gradients of shapes drawn at random: a residual stream of 8 channels makes norms that amplify rounding. Worst
     # seen in 800 draws: 1.5e-5, on a gradient whose largest element is 1.9.
