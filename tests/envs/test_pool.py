@@ -198,6 +198,9 @@ def test_an_idle_worker_ends_with_its_killed_parent() -> None:
 
 def test_an_interrupted_pool_can_be_used_again() -> None:
     done = run_parent(
+        # a shell starts what runs in its background with Ctrl-C ignored, and children inherit that
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "pool = TaskPool(score_timeout_s=1000)\n"
         "try:\n"
         "    pool.score([(PROBLEM, 'fine'), (PROBLEM, 'interrupt'), (PROBLEM, 'fine')])\n"
