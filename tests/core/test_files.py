@@ -216,6 +216,7 @@ def test_a_held_directory_is_refused_until_its_process_dies(tmp_path: Path) -> N
             assert process.stdout.readline() == "held\n"
             with pytest.raises(UsageError, match=f"another process is at work in {target}"), held(target):
                 pytest.fail("held twice")
+            assert target.is_dir()  # empty, and not for the refused one to remove
             with held(tmp_path / "deep" / "other"):
                 pass
         finally:

@@ -229,15 +229,15 @@ def test_what_is_missing_is_said(init: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_whose_gradients_are_no_numbers_ends(init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = iter(["not finite"] * 4 + [None] + ["not finite"] * 9)
+    steps = iter(["not finite"] * 4 + [None] + ["not finite"] * 4 + ["no signal"] * 6 + ["not finite"] * 9)
 
     def update(*args: Any, **settings: Any) -> UpdateRecord:
         return UpdateRecord(0.0, LossStats(), StepStats(1.0, False, next(steps), {}))
 
     monkeypatch.setattr(trainer, "update", update)
     config = recipe(init)
-    config = replace(config, run=replace(config.run, steps=12))
-    with pytest.raises(ConfigError, match="the gradients of 5 steps in a row up to step 10 were not finite"):
+    config = replace(config, run=replace(config.run, steps=30))
+    with pytest.raises(ConfigError, match="the gradients of 5 steps in a row up to step 20 were not finite"):
         train(config, tmp_path / "run", lambda _: None)
 
 

@@ -47,11 +47,13 @@ def held(directory: Path) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # a file system without locks
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # that it is not empty; still held, so that nobody else has it
+                directory.rmdir()
     finally:
         os.close(descriptor)
-        with suppress(OSError):  # that it is not empty
-            directory.rmdir()
 
 
 @contextmanager

@@ -88,7 +88,8 @@ def open_policy(config: RlConfig, notice: Notice) -> tuple[Initial, Tokenizer]:
 def train(config: RlConfig, directory: Path, notice: Notice) -> Position:
     """Carry out a recipe in a directory, from wherever a run of it stands there. Ctrl-C ends it after a step, saved:
     the position returned is then not `finished`. Raises ConfigError where the directory holds a run of another recipe,
-    CheckpointError where what it starts from is not there."""
+    and where gradients stay without numbers; CheckpointError where what it starts from is not there; UsageError where
+    another process is at work in the directory."""
     with held(directory):
         return _train(config, directory, notice)
 
@@ -146,8 +147,8 @@ def _train(config: RlConfig, directory: Path, notice: Notice) -> Position:
                 at.step += 1
                 at.tokens += sum(len(rollout.ids) for group in found.groups for rollout in group.rollouts)
                 at.skipped += record.step is None
-                is_finite = record.step is None or record.step.skipped is None
-                at.not_finite = 0 if is_finite else at.not_finite + 1
+                is_broken = record.step is not None and record.step.skipped == "not finite"
+                at.not_finite = at.not_finite + 1 if is_broken else 0
                 values = describe(found, record)
                 log.log(at.step, at.tokens, **values)
                 bar.label = f"solved {values['solve_rate']:.3f}  length {values['length']:.0f}"
