@@ -310,7 +310,6 @@ def test_a_call_that_breaks_off_leaves_the_engine_usable(after: int) -> None:
         (Request(prompt_ids=[3, 97], params=SMALL), "not from 0 to 96: 97"),
         (Request(prompt_ids=[-1], params=SMALL), "not from 0 to 96: -1"),
         (Request(prompt_ids=[3] * 90, params=SamplingParams(max_tokens=11)), "90 prompt tokens .* 11 new .* 100"),
-        (Request(prompt_ids=[3], params=SamplingParams(max_tokens=4, temperature=float("inf"))), "not a finite number"),
         (Request(messages=[{"role": "user", "content": "Why?"}]), "need a tokenizer"),
     ],
 )

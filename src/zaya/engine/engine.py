@@ -10,7 +10,6 @@ that depends on the weights outlives a call, so a trainer may change them betwee
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -149,8 +148,6 @@ class Engine:
                 f"{len(ids) + params.max_tokens} in all; the model's context holds {config.max_positions}",
                 hint="shorten the prompt or lower max_tokens",
             )
-        if not math.isfinite(params.temperature):
-            raise UsageError(f"{name} has a temperature that is not a finite number: {params.temperature}")
         if request.want_routes and config.num_classes > 256:
             raise UsageError(f"routes are kept as bytes; the model has {config.num_classes} classes")
         return ids
