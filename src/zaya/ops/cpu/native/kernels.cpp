@@ -1,0 +1,45 @@
+// The C interface: what Python calls, with plain pointers and numbers. Mirrored in kernels.py.
+
+#include "matrix.h"
+#include "team.h"
+
+extern "C" {
+
+// Whether this CPU has the instructions this library was compiled for.
+int zaya_runs_here() {
+    __builtin_cpu_init();
+#if defined(__AVX512F__)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+#else
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#endif
+}
+
+// Floats in a vector: sizes that kernels run over are multiples of it.
+int zaya_vector_width() { return W; }
+
+// Bytes of scratch that `zaya_linear` needs.
+int64_t zaya_linear_scratch(int count, int inner) { return (int64_t)Vectors::bytes(count, inner); }
+
+// y [count][outer] = x [count][inner] · matrixᵀ
+void zaya_linear(const Matrix* m, const float* x, int count, float* y, char* scratch, int threads) {
+    Vectors vectors;
+    vectors.place(scratch, count, m->inner);
+    vectors.plain = const_cast<float*>(x);
+    const int rows = m->outer >= 65536 ? 256 : 64;
+    run_team(threads, [&](Team& team, int) {
+        for (int i; (i = team.take(count)) >= 0;) vectors.prepare(i, m->kind);
+        team.meet();
+        for (int chunk; (chunk = team.take((m->outer + rows - 1) / rows)) >= 0;) {
+            int first = chunk * rows, last = first + rows < m->outer ? first + rows : m->outer;
+            for (int at = 0; at < count; at += MAX_VECTORS) {
+                int some = count - at < MAX_VECTORS ? count - at : MAX_VECTORS, which[MAX_VECTORS];
+                float* out[MAX_VECTORS];
+                for (int i = 0; i < some; i++) which[i] = at + i, out[i] = y + (size_t)(at + i) * m->outer;
+                multiply(*m, vectors, which, some, first, last, out);
+            }
+        }
+    });
+}
+}

@@ -1,0 +1,277 @@
+#include "matrix.h"
+
+#include <cmath>
+
+void Vectors::place(char* memory, int count, int inner_) {
+    auto next = [&](size_t bytes) {
+        char* at = memory;
+        memory += (bytes + 63) / 64 * 64;
+        return at;
+    };
+    inner = inner_;
+    size_t groups = (size_t)(inner + GROUP - 1) / GROUP;
+    plain = (float*)next((size_t)count * inner * 4);
+    pairs = (float*)next((size_t)count * inner * 4);
+    codes = (int8_t*)next((size_t)count * inner);
+    scales = (float*)next((size_t)count * groups * 4);
+    sums = (int32_t*)next((size_t)count * groups * 4);
+}
+
+static void prepare_pairs(const float* plain, float* pairs, int first, int last) {
+    for (int block = first; block < last; block += 2 * W) {
+        for (int i = 0; i < W; i++) {
+            pairs[block + i] = plain[block + 2 * i];
+            pairs[block + W + i] = plain[block + 2 * i + 1];
+        }
+    }
+}
+
+static void prepare_codes(const float* plain, int8_t* codes, float* scales, int32_t* sums, int first, int last) {
+    for (int at = first; at < last; at += GROUP) {
+        vf largest = zero(), total = zero();
+        for (int i = 0; i < GROUP; i += W) largest = vmax(largest, vabs(load(plain + at + i)));
+        float top = maximum(largest);
+        float inverse = top > 0 ? 127.0f / top : 0.0f;
+        for (int i = 0; i < GROUP; i += W) {
+            vf code = round_even(mul(load(plain + at + i), splat(inverse)));
+            store_int8(codes + at + i, code);
+            total = add(total, code);
+        }
+        scales[at / GROUP] = top / 127.0f;
+        sums[at / GROUP] = (int32_t)sum(total);
+    }
+}
+
+void Vectors::prepare(int vector, int32_t kind, int first, int last) {
+    const size_t at = (size_t)vector * inner, group = (size_t)vector * (inner / GROUP);
+    if (kind == BF16 || kind == MXFP4) prepare_pairs(plain + at, pairs + at, first, last);
+    if (kind == INT8 || kind == INT4) prepare_codes(plain + at, codes + at, scales + group, sums + group, first, last);
+}
+
+// ----- dense rows
+
+// 2W weights of a row, from column `at`: the first and second half of what the vector form holds there.
+template <int KIND>
+static inline void load_weights(const void* row, int at, vf& first, vf& second) {
+    if constexpr (KIND == F32) {
+        first = load((const float*)row + at);
+        second = load((const float*)row + at + W);
+    } else if constexpr (KIND == BF16) {
+        load_bf16_pairs((const uint16_t*)row + at, first, second);
+    } else if constexpr (KIND == FP8) {
+        first = load_fp8((const uint8_t*)row + at);
+        second = load_fp8((const uint8_t*)row + at + W);
+    } else {
+        load_mxfp4_pairs((const uint8_t*)row + at / 2, first, second);
+    }
+}
+
+template <int KIND>
+static inline size_t row_bytes(int inner) {
+    if constexpr (KIND == F32) return (size_t)inner * 4;
+    if constexpr (KIND == BF16) return (size_t)inner * 2;
+    if constexpr (KIND == FP8) return (size_t)inner;
+    return (size_t)inner / 2;
+}
+
+template <int KIND, int ROWS, int COUNT>
+static void rows_times(const Matrix& m, const float* const* x, int row, float* const* out) {
+    const char* base = (const char*)m.data + row_bytes<KIND>(m.inner) * row;
+    vf total[ROWS][COUNT];
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COUNT; c++) total[r][c] = zero();
+    int whole = m.inner / (2 * W) * (2 * W);
+    for (int at = 0; at < whole; at += 2 * W) {
+        vf first[ROWS], second[ROWS];
+        for (int r = 0; r < ROWS; r++)
+            load_weights<KIND>(base + row_bytes<KIND>(m.inner) * r, at, first[r], second[r]);
+        for (int c = 0; c < COUNT; c++) {
+            vf a = load(x[c] + at), b = load(x[c] + at + W);
+            for (int r = 0; r < ROWS; r++) {
+                if constexpr (KIND == MXFP4) {
+                    float scale = e8m0_to_float(((const uint8_t*)m.scale)[(size_t)(row + r) * (m.inner / 32) + at / 32]);
+                    total[r][c] = fma(fma(second[r], b, mul(first[r], a)), splat(scale), total[r][c]);
+                } else {
+                    total[r][c] = fma(second[r], b, fma(first[r], a, total[r][c]));
+                }
+            }
+        }
+    }
+    if (KIND == F32 && whole < m.inner) {  // one vector more
+        for (int r = 0; r < ROWS; r++) {
+            vf weights = load((const float*)(base + row_bytes<KIND>(m.inner) * r) + whole);
+            for (int c = 0; c < COUNT; c++) total[r][c] = fma(weights, load(x[c] + whole), total[r][c]);
+        }
+    }
+    for (int c = 0; c < COUNT; c++) {
+        if constexpr (ROWS == 4) _mm_storeu_ps(out[c] + row, sum4(total[0][c], total[1][c], total[2][c], total[3][c]));
+        else out[c][row] = sum(total[0][c]);
+        if constexpr (KIND == FP8)
+            for (int r = 0; r < ROWS; r++) out[c][row + r] *= ((const float*)m.scale)[row + r];
+    }
+}
+
+template <int KIND, int COUNT>
+static void dense(const Matrix& m, const float* const* x, int first, int last, float* const* out) {
+    int row = first;
+    for (; row + 4 <= last; row += 4) rows_times<KIND, 4, COUNT>(m, x, row, out);
+    for (; row < last; row++) rows_times<KIND, 1, COUNT>(m, x, row, out);
+}
+
+// ----- tiles of codes
+
+#if defined(__AVX512F__)
+using vi = __m512i;
+constexpr int LINES = 1;  // vectors of codes in a line of 64
+static inline vi load_codes(const void* p) { return _mm512_loadu_si512(p); }
+static inline vi low_half(vi x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+static inline vi high_half(vi x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+static inline vi splat_int(int32_t x) { return _mm512_set1_epi32(x); }
+static inline vf to_float(vi x) { return _mm512_cvtepi32_ps(x); }
+// total += for each row its four unsigned codes times four signed ones
+template <bool IS_BYTE>
+static inline vi dot(vi total, vi unsigned_codes, int32_t signed_codes) {
+    return _mm512_dpbusd_epi32(total, unsigned_codes, _mm512_set1_epi32(signed_codes));
+}
+#else
+using vi = __m256i;
+constexpr int LINES = 2;
+static inline vi load_codes(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+static inline vi low_half(vi x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+static inline vi high_half(vi x) { return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)); }
+static inline vi splat_int(int32_t x) { return _mm256_set1_epi32(x); }
+static inline vf to_float(vi x) { return _mm256_cvtepi32_ps(x); }
+template <bool IS_BYTE>
+static inline vi dot(vi total, vi unsigned_codes, int32_t signed_codes) {
+    vi other = _mm256_set1_epi32(signed_codes);
+#if defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(total, unsigned_codes, other);
+#else
+    vi products;
+    if constexpr (IS_BYTE) {
+        // Sums of two products must fit 16 bits: with the sign moved over, both factors are below 128. What the offset
+        // of the codes adds is added here again, since the caller takes it off.
+        vi centred = _mm256_xor_si256(unsigned_codes, _mm256_set1_epi8((char)0x80));
+        products = _mm256_maddubs_epi16(_mm256_abs_epi8(other), _mm256_sign_epi8(centred, other));
+        vi offset = _mm256_maddubs_epi16(_mm256_set1_epi8(1), other);
+        total = _mm256_add_epi32(total, _mm256_slli_epi32(_mm256_madd_epi16(offset, _mm256_set1_epi16(1)), 7));
+    } else {
+        products = _mm256_maddubs_epi16(unsigned_codes, other);
+    }
+    return _mm256_add_epi32(total, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+#endif
+}
+#endif
+
+template <int KIND, int COUNT>
+static void tile_times(const Matrix& m, const Vectors& x, const int* vectors, int tile, float* const* out) {
+    const int groups = m.inner / GROUP;
+    const uint8_t* codes = (const uint8_t*)m.data + (size_t)tile * TILE * m.inner / (KIND == INT4 ? 2 : 1);
+    const uint16_t* scales = (const uint16_t*)m.scale + (size_t)tile * groups * TILE;  // of int4
+    const int8_t* xs[COUNT];
+    vf total[COUNT][LINES];
+    for (int c = 0; c < COUNT; c++) {
+        xs[c] = x.codes + (size_t)vectors[c] * m.inner;
+        for (int l = 0; l < LINES; l++) total[c][l] = zero();
+    }
+    for (int g = 0; g < groups; g++) {
+        for (int l = 0; l < LINES; l++) {
+            vi line[GROUP / 4];
+            if constexpr (KIND == INT4) {
+                for (int i = 0; i < GROUP / 8; i++) {
+                    vi both = load_codes(codes + (size_t)g * GROUP * TILE / 2 + i * 64 + l * 32);
+                    line[2 * i] = low_half(both);
+                    line[2 * i + 1] = high_half(both);
+                }
+            } else {
+                for (int i = 0; i < GROUP / 4; i++)
+                    line[i] = load_codes(codes + (size_t)g * GROUP * TILE + i * 64 + l * 32);
+            }
+            for (int c = 0; c < COUNT; c++) {
+                const size_t at = (size_t)vectors[c] * groups + g;
+                vi sum = splat_int(x.sums[at] * (KIND == INT4 ? -8 : -128));
+                for (int i = 0; i < GROUP / 4; i++) {
+                    int32_t four;
+                    std::memcpy(&four, xs[c] + g * GROUP + i * 4, 4);
+                    sum = dot<KIND == INT8>(sum, line[i], four);
+                }
+                vf scale = splat(x.scales[at]);
+                if constexpr (KIND == INT4) scale = mul(scale, load_bf16(scales + g * TILE + l * W));
+                total[c][l] = fma(to_float(sum), scale, total[c][l]);
+            }
+        }
+    }
+    for (int c = 0; c < COUNT; c++)
+        for (int l = 0; l < LINES; l++) {
+            vf y = total[c][l];
+            if constexpr (KIND == INT8) y = mul(y, load((const float*)m.scale + tile * TILE + l * W));
+            store(out[c] + tile * TILE + l * W, y);
+        }
+}
+
+template <int KIND, int COUNT>
+static void tiles(const Matrix& m, const Vectors& x, const int* vectors, int first, int last, float* const* out) {
+    for (int tile = first / TILE; tile < last / TILE; tile++) tile_times<KIND, COUNT>(m, x, vectors, tile, out);
+}
+
+// ----- choice
+
+template <int COUNT>
+static void multiply_some(const Matrix& m, const Vectors& x, const int* vectors, int first, int last, float* const* out) {
+    const float* rows[COUNT];
+    const float* form = m.kind == BF16 || m.kind == MXFP4 ? x.pairs : x.plain;
+    for (int c = 0; c < COUNT; c++) rows[c] = form + (size_t)vectors[c] * m.inner;
+    switch (m.kind) {
+        case F32: return dense<F32, COUNT>(m, rows, first, last, out);
+        case BF16: return dense<BF16, COUNT>(m, rows, first, last, out);
+        case FP8: return dense<FP8, COUNT>(m, rows, first, last, out);
+        case MXFP4: return dense<MXFP4, COUNT>(m, rows, first, last, out);
+        case INT8: return tiles<INT8, COUNT>(m, x, vectors, first, last, out);
+        case INT4: return tiles<INT4, COUNT>(m, x, vectors, first, last, out);
+    }
+}
+
+void multiply(const Matrix& m, const Vectors& x, const int* vectors, int count, int first, int last, float* const* out) {
+    for (; count >= MAX_VECTORS; count -= MAX_VECTORS, vectors += MAX_VECTORS, out += MAX_VECTORS)
+        multiply_some<MAX_VECTORS>(m, x, vectors, first, last, out);
+    if constexpr (MAX_VECTORS == 4) {
+        if (count == 3) multiply_some<3>(m, x, vectors, first, last, out);
+        if (count == 2) multiply_some<2>(m, x, vectors, first, last, out);
+    }
+    if (count == 1) multiply_some<1>(m, x, vectors, first, last, out);
+}
+
+void read_row(const Matrix& m, int row, float* out) {
+    const size_t at = (size_t)row * m.inner;
+    switch (m.kind) {
+        case F32: std::memcpy(out, (const float*)m.data + at, (size_t)m.inner * 4); return;
+        case BF16:
+            for (int i = 0; i < m.inner; i++) out[i] = bf16_to_float(((const uint16_t*)m.data)[at + i]);
+            return;
+        case FP8: {
+            float scale = ((const float*)m.scale)[row];
+            for (int i = 0; i < m.inner; i += W)
+                store(out + i, mul(load_fp8((const uint8_t*)m.data + at + i), splat(scale)));
+            return;
+        }
+        case MXFP4: {
+            static const float values[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6};
+            for (int i = 0; i < m.inner; i++) {
+                int code = ((const uint8_t*)m.data)[(at + i) / 2] >> (i & 1) * 4 & 15;
+                out[i] = values[code] * e8m0_to_float(((const uint8_t*)m.scale)[(at + i) / 32]);
+            }
+            return;
+        }
+    }
+    const uint8_t* tile = (const uint8_t*)m.data + (size_t)(row / TILE) * TILE * m.inner / (m.kind == INT4 ? 2 : 1);
+    const uint16_t* scales = (const uint16_t*)m.scale + (size_t)(row / TILE) * (m.inner / GROUP) * TILE + row % TILE;
+    for (int i = 0; i < m.inner; i++) {
+        int place = row % TILE * 4 + i % 4;
+        if (m.kind == INT8) {
+            out[i] = (float)(tile[i / 4 * 64 + place] - 128) * ((const float*)m.scale)[row];
+        } else {
+            int code = tile[i / 8 * 64 + place] >> (i / 4 & 1) * 4 & 15;
+            out[i] = (float)(code - 8) * bf16_to_float(scales[i / GROUP * TILE]);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+"""The compiled forward pass is the model's, token by token.
+
+1. Texts read in segments of any length, several at once, in pages that lie anywhere, have the logits and routes of a
+   plain pass, and leave behind the CCA state that `DenseCache` has.
+2. Nothing depends on company: the same bits come out whatever else is in a pass, however a text is cut and however
+   many threads work on it.
+3. Weights in bfloat16 give what the same numbers in float32 give; keys in bfloat16 and int8 cost what they must.
+4. Weights that change in place are taken over by `refresh`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from tests.parity.test_paths import draw_rows, make_model
+from tests.tolerances import assert_close
+from zaya.model.cache import DenseCache
+from zaya.model.config import ModelConfig
+from zaya.model.native import NativeModel, NativeOutput, Past
+from zaya.model.transformer import Want, ZayaModel
+from zaya.ops.cpu import kernels
+
+BASE = ModelConfig(
+    vocab_size=101, hidden_size=64, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=32, num_experts=4,
+    expert_size=96, router_size=32, rope_theta=10_000.0,
+)  # fmt: skip
+SHAPES = {
+    "two_kv_heads": BASE,
+    "one_kv_head": replace(BASE, num_kv_heads=1),
+    "three_kv_heads": replace(BASE, num_heads=6, num_kv_heads=3, head_dim=64),
+    "group_of_eight": replace(BASE, num_heads=16, head_dim=64),
+    "group_of_three": replace(BASE, num_heads=6),
+    "alternating": replace(BASE, num_layers=4, sliding_layers=(0, 2), sliding_window=5),
+    "window_of_one": replace(BASE, sliding_layers=(1,), sliding_window=1),
+    "conv_2_4": replace(BASE, conv_time1=4),
+    "conv_1_1": replace(BASE, conv_time0=1, conv_time1=1),
+    "skip_passes_input": replace(BASE, skip_output="identity"),
+}
+PAGE = 4
+
+
+@pytest.fixture(params=kernels.BUILDS)
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("ZAYA_KERNELS", request.param)
+    if kernels.library() is None:
+        pytest.skip(f"no kernels for {request.param} here")
+    yield request.param
+
+
+class Reader:
+    """Texts read through the compiled pass, one slot and some scattered pages each."""
+
+    def __init__(self, model: ZayaModel, texts: int, length: int, dtype: torch.dtype = torch.float32) -> None:
+        native = NativeModel.of(model)
+        assert native is not None
+        self.native, c = native, model.config
+        width = -(-length // PAGE)
+        order = torch.randperm(texts * width, generator=torch.Generator().manual_seed(1))
+        self.table = order.view(texts, width).int()
+        shape = (c.num_layers, texts * width, c.num_kv_heads, PAGE)
+        is_int8 = dtype == torch.int8
+        self.past = Past(
+            page_size=PAGE,
+            keys=torch.zeros(*shape, c.head_dim, dtype=dtype).unbind(),
+            values=torch.zeros(*shape, c.head_dim, dtype=dtype).unbind(),
+            key_scales=torch.zeros(shape).unbind() if is_int8 else None,
+            value_scales=torch.zeros(shape).unbind() if is_int8 else None,
+            columns=torch.zeros(c.num_layers, texts, c.conv_context, c.conv_channels),
+            delayed=torch.zeros(c.num_layers, texts, c.key_size // 2),
+        )
+        self.lengths = [0] * texts
+
+    def read(self, parts: dict[int, torch.Tensor], **options: bool) -> NativeOutput:
+        """One pass: the next tokens of some texts. Logits of all tokens."""
+        slots = list(parts)
+        bounds = [0]
+        for part in parts.values():
+            bounds.append(bounds[-1] + len(part))
+        out = self.native.forward(
+            torch.cat(list(parts.values())),
+            torch.tensor(bounds, dtype=torch.int32),
+            torch.tensor([self.lengths[slot] for slot in slots], dtype=torch.int32),
+            torch.tensor(slots, dtype=torch.int32),
+            self.table[slots].contiguous(),
+            self.past,
+            rows=torch.arange(bounds[-1], dtype=torch.int32),
+            **options,
+        )
+        for slot, part in parts.items():
+            self.lengths[slot] += len(part)
+        return out
+
+    def read_all(self, rows: list[torch.Tensor], cuts: list[int]) -> list[torch.Tensor]:
+        """Every text in pieces of these lengths, as far as it goes; the logits of each."""
+        logits: list[list[torch.Tensor]] = [[] for _ in rows]
+        for cut in cuts:
+            parts = {i: row[self.lengths[i] :][:cut] for i, row in enumerate(rows) if self.lengths[i] < len(row)}
+            if parts:
+                pieces = self.read(parts).logits.split([len(part) for part in parts.values()])
+                for i, piece in zip(parts, pieces, strict=True):
+                    logits[i].append(piece)
+        assert self.lengths == [len(row) for row in rows]
+        return [torch.cat(pieces) for pieces in logits]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_logits_routes_and_state_of_a_plain_pass(build: str, name: str) -> None:
+    model = make_model(SHAPES[name], skip_bias=0.1)
+    rows = draw_rows(model.config, [9, 3, 14])
+    reader, cache = Reader(model, 3, 14), DenseCache(model.config, 3)
+    found: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[], [], []]
+    for cut in (5, 1, 1, 7):
+        parts = {i: row[reader.lengths[i] :][:cut] for i, row in enumerate(rows) if reader.lengths[i] < len(row)}
+        out = reader.read(parts, want_routes=True, want_columns=True)
+        assert out.routes is not None
+        sizes = [len(part) for part in parts.values()]
+        for i, logits, routes in zip(parts, out.logits.split(sizes), out.routes.split(sizes), strict=True):
+            found[i].append((logits, routes))
+    with torch.inference_mode():
+        for i, row in enumerate(rows):
+            plain = model(row[None], want=Want(routes=True), cache=cache.select([i]))
+            assert plain.logits is not None
+            assert plain.routes is not None
+            assert_close(torch.cat([logits for logits, _ in found[i]]), plain.logits[0])
+            assert torch.cat([routes for _, routes in found[i]]).tolist() == plain.routes[0, :, :, 0].tolist()
+            snap = cache.snapshot(i)
+            assert_close(reader.past.columns[:, i], snap.columns)
+            assert_close(reader.past.delayed[:, i], snap.delayed)
+            for layer in range(model.config.num_layers):
+                pages = reader.past.keys[layer][reader.table[i].long()].transpose(1, 2).flatten(0, 1)
+                keys = cache.keys_values(i, layer)[0]
+                assert_close(pages[len(row) - len(keys) : len(row)], keys)
+
+
+def test_long_texts_are_attended_to_in_splits(build: str) -> None:
+    config = replace(BASE, num_layers=2, sliding_layers=(1,), sliding_window=700, max_positions=2000)
+    model = make_model(config)
+    (row,) = draw_rows(config, [1300])
+    (logits,) = Reader(model, 1, 1300).read_all([row], [600, 1, 500, 199])
+    with torch.inference_mode():
+        assert_close(logits, model(row[None])[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_bits_do_not_depend_on_company_cuts_or_threads(build: str, dtype: torch.dtype) -> None:
+    model = make_model(replace(BASE, sliding_layers=(1,), sliding_window=9))
+    rows = draw_rows(model.config, [23, 40, 5, 31, 17, 23, 8])
+    expected = Reader(model, 7, 40, dtype).read_all(rows, [40])
+    for cuts in ([1] * 40, [3] * 14, [17, 1, 1, 21]):
+        for actual, one in zip(Reader(model, 7, 40, dtype).read_all(rows, cuts), expected, strict=True):
+            assert torch.equal(actual, one)
+    assert torch.equal(Reader(model, 1, 40, dtype).read_all(rows[1:2], [40])[0], expected[1])
+    torch.set_num_threads(3)
+    try:
+        for actual, one in zip(Reader(model, 7, 40, dtype).read_all(rows, [6] * 7), expected, strict=True):
+            assert torch.equal(actual, one)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_bfloat16_weights_are_read_as_they_are(build: str) -> None:
+    model = make_model(BASE)
+    model.set_precision("report")
+    rows = draw_rows(BASE, [9, 12])
+    actual = Reader(model, 2, 12).read_all(rows, [5, 1, 6])
+    model.set_precision("float32")
+    with torch.inference_mode():
+        for logits, row in zip(actual, rows, strict=True):
+            assert_close(logits, model(row[None])[0])
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 0.02), (torch.int8, 0.03)])
+def test_keys_in_fewer_bits(build: str, dtype: torch.dtype, most: float) -> None:
+    model = make_model(BASE)
+    rows = draw_rows(BASE, [30, 12])
+    exact = Reader(model, 2, 30).read_all(rows, [30])
+    for actual, expected in zip(Reader(model, 2, 30, dtype).read_all(rows, [7] * 5), exact, strict=True):
+        error = (actual - expected).norm() / expected.norm()
+        assert 1e-5 < error < most
+
+
+def test_changed_weights_are_taken_over(build: str) -> None:
+    model = make_model(BASE)
+    model.set_precision("report")
+    rows = draw_rows(BASE, [6])
+    reader = Reader(model, 1, 6)
+    before = reader.read_all(rows, [6])[0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    reader.native.refresh()
+    reader.lengths = [0]
+    reader.past.columns.zero_()
+    reader.past.delayed.zero_()
+    after = reader.read_all(rows, [6])[0]
+    assert torch.equal(after, Reader(model, 1, 6).read_all(rows, [6])[0])
+    assert not torch.equal(after, before)
+
+
+def test_what_the_kernels_cannot_run_is_left_to_the_plain_path() -> None:
+    assert NativeModel.of(make_model(replace(BASE, head_dim=12))) is None
+    with kernels.without_kernels():
+        assert NativeModel.of(make_model(BASE)) is None
+    assert list(pairwise(kernels.BUILDS)) == [("avx512", "avx2")]
