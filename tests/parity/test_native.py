@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -45,11 +44,11 @@ PAGE = 4
 
 
 @pytest.fixture(params=kernels.BUILDS)
-def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("ZAYA_KERNELS", request.param)
     if kernels.library() is None:
         pytest.skip(f"no kernels for {request.param} here")
-    yield request.param
+    return request.param
 
 
 class Reader:
