@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("zaya.cli.eval", "measure models on held-out problems, as a recipe says"),
     "inspect": ("zaya.cli.inspect", "say what a checkpoint holds and whether it is complete"),
     "convert": ("zaya.cli.convert", "rewrite a checkpoint in another layout"),
+    "quantize": ("zaya.cli.quantize", "rewrite a checkpoint in int8 or int4"),
     "config": ("zaya.cli.config", "list the model presets, or print one with every setting explained"),
 }
 """Name -> (module, one-line summary), in the order of `zaya --help`."""

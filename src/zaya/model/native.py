@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from zaya.model.block import Block, ResidualScaling
 from zaya.model.transformer import ZayaModel
 from zaya.ops.cpu import kernels
-from zaya.ops.packed import Fp8Weight, Mxfp4Weight, PackedWeight, Weight
+from zaya.ops.cpu.matrix import matrix_of
+from zaya.ops.packed import PackedWeight, Weight
 from zaya.ops.rope import rotary_angles
 
 if TYPE_CHECKING:
@@ -97,14 +98,10 @@ class NativeModel:
     # ----- layout
 
     def _matrix(self, weight: Weight | nn.Module) -> kernels.Matrix:
-        if isinstance(weight, Tensor):
-            data, scale, kind = weight.detach(), None, KV_KINDS[weight.dtype]
-        else:
-            assert isinstance(weight, PackedWeight)
-            data, scale, kind = packed_parts(weight)
-        self._kept += [data, scale]
-        outer, inner = weight.shape
-        return kernels.Matrix(data.data_ptr(), None if scale is None else scale.data_ptr(), kind, outer, inner)
+        assert isinstance(weight, Tensor | PackedWeight)
+        matrix, kept = matrix_of(weight)
+        self._kept.append(kept)
+        return matrix
 
     def _vector(self, source: Tensor) -> int:
         source = source.detach()
@@ -211,15 +208,6 @@ class NativeModel:
         return self._past[1]
 
 
-def packed_parts(weight: PackedWeight) -> tuple[Tensor, Tensor, int]:
-    """Codes, scales and kind of a packed matrix, as the kernels read them."""
-    if isinstance(weight, Fp8Weight):
-        return weight.codes, weight.scale.float(), kernels.FP8
-    if isinstance(weight, Mxfp4Weight):
-        return weight.codes, weight.scale, kernels.MXFP4
-    raise NotImplementedError(type(weight).__name__)
-
-
 def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
@@ -227,7 +215,8 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
 def _is_possible(model: ZayaModel, width: int) -> bool:
     c = model.config
     sizes = (c.hidden_size, c.head_dim, c.router_size, c.expert_size, c.conv_channels)
-    step = width if model.dtype == torch.float32 else 2 * width
+    is_packed = any(isinstance(module, PackedWeight) for module in model.modules())
+    step = 2 * width if is_packed or model.dtype != torch.float32 else width
     return (
         c.experts_per_token == 1
         and c.num_classes <= 256

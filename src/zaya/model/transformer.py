@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +26,8 @@ from zaya.model.cache import Context, NoCache
 from zaya.model.config import AttentionSpan, ModelConfig, Precision
 from zaya.model.init import initialize
 from zaya.model.norm import RMSNorm
-from zaya.ops.linear import linear
+from zaya.ops.linear import embedding, linear
+from zaya.ops.packed import Weight
 from zaya.ops.rope import rotary_angles
 from zaya.ops.segments import Segments
 
@@ -115,7 +116,7 @@ class ZayaModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of weights and activations; the residual stream and the logits are float32 in any case."""
-        return self.embed.dtype
+        return DTYPES[self.precision]
 
     @overload
     def forward(
@@ -181,7 +182,7 @@ class ZayaModel(nn.Module):
             span: rotary_angles(packed_positions, self.config.rotary_size(span), self.config.rotary_theta(span))
             for span in spans
         }
-        embedded = nn.functional.embedding(layout.pack(ids), self.embed)
+        embedded = embedding(layout.pack(ids), cast(Weight, self.embed), self.dtype)
         x = (embedded.float() + self.input_bias.float()) * self.input_scale.float()
         state: Tensor | None = None
         choices, stats = [], []
@@ -224,7 +225,7 @@ class ZayaModel(nn.Module):
 
     def head(self, hidden: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens vocab"]:
         """Logits, accumulated in float32 without a float32 copy of the tied embedding."""
-        return linear(hidden, self.embed, out_dtype=torch.float32)
+        return linear(hidden, cast(Weight, self.embed), out_dtype=torch.float32)
 
     def _logits(self, hidden: Tensor, layout: _Layout, which: Literal["all", "last"] | None) -> Tensor | None:
         if which is None:

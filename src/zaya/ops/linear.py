@@ -1,7 +1,7 @@
 """The one door to matrix multiplication with weights.
 
 A weight is a Tensor or a PackedWeight, the same matrix stored another way. Whoever multiplies calls `linear` and need
-not know. For a packed form the plain reference is to dequantise and multiply.
+not know. For a packed form the plain reference is to dequantise and multiply; the compiled kernels read the codes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from zaya.ops.packed import PackedWeight, Weight
+from zaya.ops.cpu.matrix import product, unpacked
+from zaya.ops.packed import TILE, PackedWeight, TiledWeight, Weight
+
+FEW_ROWS = 64
+"""Up to so many, a packed weight is multiplied as it is; more are worth unpacking it."""
 
 
 def linear(
@@ -28,11 +32,27 @@ def linear(
     With `out_dtype` wider than x the products are accumulated and returned in it, and the weight is never copied to
     it as a whole: the head of ZAYA1-8B would take 2 GiB (report section IV-D).
     """
-    dense = weight.dequantize(x.dtype) if isinstance(weight, PackedWeight) else weight
+    if isinstance(weight, PackedWeight):
+        is_few = x.numel() <= FEW_ROWS * x.shape[-1] and not (x.requires_grad and torch.is_grad_enabled())
+        if is_few and (out := product(x, weight)) is not None:
+            return (out if bias is None else out + bias).to(out_dtype or x.dtype)
+        dense = unpacked(weight, x.dtype)
+        dense = weight.dequantize(x.dtype) if dense is None else dense
+    else:
+        dense = weight
     if out_dtype is None or out_dtype == x.dtype:
         return F.linear(x, dense, bias)
     out = cast(Tensor, _WideLinear.apply(x, dense, out_dtype))
     return out if bias is None else out + bias
+
+
+def embedding(ids: Int[Tensor, " tokens"], weight: Weight, dtype: torch.dtype) -> Float[Tensor, "tokens inner"]:
+    """Row ids[i] of weight for every i; a packed row is unpacked to `dtype`."""
+    if isinstance(weight, Tensor):
+        return F.embedding(ids, weight)
+    assert isinstance(weight, TiledWeight), type(weight).__name__
+    tiles = type(weight)(weight.data[ids // TILE]).dequantize(dtype).unflatten(0, (-1, TILE))
+    return tiles[torch.arange(len(ids), device=ids.device), ids % TILE]
 
 
 class _WideLinear(torch.autograd.Function):

@@ -3,6 +3,7 @@
     model, tokenizer = load("path/or/hub-id")
     save(model, "dir", layout="native")
     convert("src", "dst", layout="legacy")
+    quantize("src", "dst", "int4")
     print(inspect("dir"))
 
 A layout is a config.json and one table of `Entry`; reading, writing, converting and checking are generic over it.
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from zaya.model.layouts.conversion import convert
     from zaya.model.layouts.inspection import inspect
     from zaya.model.layouts.models import load, load_model, save
+    from zaya.model.layouts.quantising import quantize
 
 _HOMES = {
     "convert": "conversion",
@@ -26,10 +28,11 @@ _HOMES = {
     "load": "models",
     "load_model": "models",
     "open_checkpoint": "checkpoint",
+    "quantize": "quantising",
     "save": "models",
 }
 
-__all__ = ["convert", "inspect", "load", "load_model", "open_checkpoint", "save"]
+__all__ = ["convert", "inspect", "load", "load_model", "open_checkpoint", "quantize", "save"]
 
 
 def __getattr__(name: str) -> object:

@@ -62,7 +62,7 @@ class Checkpoint:
     def pieces(self, name: str, part: int | None = None) -> Iterator[Tensor]:
         """The values of a tensor of ours, or of one part of it, as dense tensors one after the other.
 
-        Packed experts are dequantised to bfloat16 one at a time; everything else is as stored, in place.
+        Packed matrices are dequantised to bfloat16 one at a time; everything else is as stored, in place.
         """
         import torch
 
@@ -84,7 +84,7 @@ class Checkpoint:
         for entry in self.entries[name]:
             packed = self.packed.get(entry.published)
             parts = [self.stored[entry.published]] if packed is None else [packed.codes, packed.scale]
-            total += sum(part.end - part.start for part in parts)
+            total += sum(part.end - part.start for part in parts if part is not None)
         return total
 
     def _tensor(self, entry: Entry) -> Tensor:
@@ -97,6 +97,9 @@ def dense_pieces(weight: Tensor | PackedWeight, part: int | None, unpacked: torc
 
     if isinstance(weight, torch.Tensor):
         yield weight if part is None else weight[part]
+        return
+    if len(weight.shape) == 2:
+        yield weight.dequantize(unpacked)
         return
     for index in range(weight.shape[0]) if part is None else [part]:
         matrix = weight[index]

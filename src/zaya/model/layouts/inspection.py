@@ -24,7 +24,7 @@ class Inspection:
     path: Path
     layout: Layout
     packed: str | None
-    """"fp8" or "mxfp4" where the experts are quantised."""
+    """"fp8", "mxfp4", "int8" or "int4" where the experts are quantised."""
     config: ModelConfig
     num_tensors: int
     """As stored."""
@@ -72,7 +72,7 @@ def inspect(path: str | Path) -> Inspection:
     return Inspection(
         path=checkpoint.path,
         layout=checkpoint.layout,
-        packed=next((packed.format for packed in checkpoint.packed.values()), None),
+        packed=next((packed.format for name, packed in checkpoint.packed.items() if ".experts." in name), None),
         config=config,
         num_tensors=len(checkpoint.stored),
         stored_bytes=dict(components),

@@ -19,6 +19,7 @@ from zaya.errors import CheckpointError, UsageError
 from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts.checkpoint import Checkpoint, dense_pieces, open_checkpoint
 from zaya.model.layouts.faithful import balancing_bias_names, check_faithful
+from zaya.model.layouts.quantising import FORMATS, form_of, quantized
 from zaya.model.layouts.writing import MAX_SHARD_BYTES, check_layout, write_checkpoint
 from zaya.model.transformer import ZayaModel
 from zaya.ops.packed import PackedWeight, StackedParts
@@ -41,7 +42,8 @@ def load(
 
     dtype: "bfloat16" keeps weights as published and computes by the report's precision policy; "float32" converts.
     quantize: None keeps what the checkpoint has, "none" makes every weight an ordinary parameter, which training
-    needs. Raises CheckpointError for a checkpoint that cannot be used, ConfigError for one we do not compute.
+    needs; "int8", "int4" and "int4-all" pack the large matrices on the way (`layouts.quantising`). Raises
+    CheckpointError for a checkpoint that cannot be used, ConfigError for one we do not compute.
     """
     directory = _local_directory(path)
     model = load_model(directory, dtype=dtype, quantize=quantize, device=device)
@@ -60,15 +62,26 @@ def load_model(
     """The model alone; see `load`."""
     if dtype not in _PRECISIONS:
         raise UsageError(f"a model cannot be loaded as {dtype!r}", hint=f"dtype is {' or '.join(_PRECISIONS)}")
-    if quantize not in (None, "none"):
-        raise UsageError(f"a checkpoint cannot be loaded with quantize={quantize!r}", hint='it is None or "none"')
+    if quantize not in (None, "none", *FORMATS):
+        raise UsageError(
+            f"a checkpoint cannot be loaded with quantize={quantize!r}",
+            hint=f'it is None, "none", {", ".join(map(repr, FORMATS))}',
+        )
     checkpoint = open_checkpoint(path)
+    if quantize in FORMATS and any(packed.scale is None for packed in checkpoint.packed.values()):
+        raise CheckpointError(
+            f"{path} is quantised already, and was to be loaded as {quantize}", hint="leave quantize out"
+        )
     model = ZayaModel(checkpoint.config, precision=_PRECISIONS[dtype], seed=None, device="meta")
     for spec in tensor_table(checkpoint.config):
         module, _, leaf = spec.name.rpartition(".")
-        weight = _weight(
-            checkpoint, spec, model.dtype, keep_packed=quantize is None, in_place=torch.device(device).type == "cpu"
-        ).to(device)
+        form = None if quantize not in FORMATS else form_of(spec, quantize)
+        if form is not None:
+            weight = quantized(checkpoint.weight(spec.name), form)[0].to(device)
+        else:
+            in_place = torch.device(device).type == "cpu"
+            weight = _weight(checkpoint, spec, model.dtype, keep_packed=quantize != "none", in_place=in_place)
+            weight = weight.to(device)
         owner = model.get_submodule(module)
         if isinstance(weight, PackedWeight):
             delattr(owner, leaf)
@@ -90,6 +103,8 @@ def _weight(
     lies_apart = isinstance(weight, StackedParts)
     if keep_packed and (not lies_apart or (in_place and weight.dtype == dtype)):
         return weight
+    if len(weight.shape) == 2:
+        return weight.dequantize(dtype)
     dense = torch.empty(weight.shape, dtype=dtype)
     for index in range(len(dense)):
         matrix = weight[index]

@@ -1,13 +1,16 @@
-"""Experts stored as codes and scales: which tensors of a checkpoint they are, and the packed weights they make.
+"""Weights stored as codes and scales: which tensors of a checkpoint they are, and the packed weights they make.
 
-Two published formats (spec checkpoint-and-model 4), both by compressed-tensors and in the native layout: FP8 with a
-scale per output channel, and MXFP4 with a scale per 32 inputs. Only the weights are packed; a checkpoint that also
-asks for packed activations is computed with plain ones. What the tensors are decides; the names vary.
+Two published formats (spec checkpoint-and-model 4), both of experts, by compressed-tensors and in the native layout:
+FP8 with a scale per output channel, and MXFP4 with a scale per 32 inputs. Only the weights are packed; a checkpoint
+that also asks for packed activations is computed with plain ones. What the tensors are decides; the names vary.
+
+And our own, which `quantize` writes: int8 or int4 in the tiles that the CPU kernels read, one tensor of bytes under the
+name of the matrix it stands for, and `"quant_method": "zaya"` in config.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,27 +26,38 @@ _SCALES = (".weight_scale", "_scale")
 _SHAPE = ".weight_shape"  # some releases of compressed-tensors repeat the shape as a tensor
 _MX_BLOCK = 32
 
+OUR_METHOD = "zaya"
+"""`quant_method` of a directory that `quantize` wrote."""
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
     """The codes and scales that stand for one tensor of a layout."""
 
-    format: Literal["fp8", "mxfp4"]
+    format: Literal["fp8", "mxfp4", "int8", "int4"]
     codes: Stored
-    scale: Stored
+    scale: Stored | None = None
+    """None where scales lie behind the codes."""
 
     def weight(self, files: TensorFiles) -> PackedWeight:
         """The packed weight, in place in the file."""
         import torch
 
-        from zaya.ops.packed import Fp8Weight, Mxfp4Weight
+        from zaya.ops.packed import Fp8Weight, Int4Weight, Int8Weight, Mxfp4Weight
 
-        codes, scale = files.tensor(self.codes), files.tensor(self.scale)
+        codes = files.tensor(self.codes)
+        if self.scale is None:
+            return Int8Weight(codes) if self.format == "int8" else Int4Weight(codes)
+        scale = files.tensor(self.scale)
         return Fp8Weight(codes, scale) if self.format == "fp8" else Mxfp4Weight(codes, scale.view(torch.uint8))
 
 
 def find_packed(entry: Entry, stored: Mapping[str, Stored]) -> tuple[Packed | None, set[str], list[str]]:
     """The packed form of an entry, the names it uses up, and what is wrong with it. Empty where it is not packed."""
+    if entry.part is None and (tiled := stored.get(entry.published)) is not None and tiled.dtype == "U8":
+        for format in TILED:
+            if tiled.shape == tiled_shape(format, entry.shape):
+                return Packed(format, tiled), {entry.published}, []
     if entry.part is not None or ".experts." not in entry.name:  # nothing else is published packed
         return None, set(), []
     scales = [name for suffix in _SCALES if (name := entry.published + suffix) in stored]
@@ -71,14 +85,25 @@ def find_packed(entry: Entry, stored: Mapping[str, Stored]) -> tuple[Packed | No
     return packed, used, wrong
 
 
+TILED: tuple[Literal["int8", "int4"], ...] = ("int8", "int4")
+
+
+def tiled_shape(format: Literal["int8", "int4"], shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Shape of the bytes in which a matrix, or a stack of them, is stored; None where it has no whole tiles."""
+    if len(shape) < 2 or shape[-2] % 16 or shape[-1] % 32:
+        return None
+    *n, outer, inner = shape
+    return (*n, outer // 16, 16 * inner + 64 if format == "int8" else 9 * inner)
+
+
 def check_method(raw: Mapping[str, object]) -> None:
     """Refuse a config.json that names a way of packing other than the published one."""
     packing = raw.get("quantization_config")
     if not packing:
         return
     method = packing.get("quant_method") if isinstance(packing, dict) else packing
-    if method != "compressed-tensors":
+    if method not in ("compressed-tensors", OUR_METHOD):
         raise CheckpointError(
-            f"the checkpoint is packed by {method!r}; only compressed-tensors is read",
+            f"the checkpoint is packed by {method!r}; only compressed-tensors and our own int8 and int4 are read",
             hint="take an unpacked checkpoint, or ZAYA1-8B-FP8-Experts or ZAYA1-8B-MXFP4-Experts",
         )

@@ -13,6 +13,7 @@ from zaya.core.tensorfile import DTYPES, Planned, write_file
 from zaya.errors import CheckpointError, UsageError
 from zaya.model.config import ModelConfig
 from zaya.model.layouts.checkpoint import LAYOUTS, Layout
+from zaya.model.layouts.entry import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,8 @@ def write_checkpoint(
     *,
     dtype: Callable[[str], str],
     pieces: Callable[[str, int | None], Iterator[Tensor]],
+    shape: Callable[[Entry], tuple[int, ...]] = lambda entry: entry.shape,
+    about: Mapping[str, object] | None = None,
     text_from: Path | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     overwrite: bool = False,
@@ -51,8 +54,9 @@ def write_checkpoint(
 ) -> None:
     """Write a directory that appears whole or not at all.
 
-    `dtype(name)` is the stored type of a tensor of ours, `pieces(name, part)` its values in order. `text_from` is a
-    checkpoint whose tokenizer and generation settings go along. Raises UsageError for a destination that cannot be
+    `dtype(name)` is the stored type of a tensor of ours, `shape(entry)` its shape as stored, `pieces(name, part)` its
+    values in order. `about` goes into config.json beside the configuration. `text_from` is a checkpoint whose
+    tokenizer and generation settings go along. Raises UsageError for a destination that cannot be
     used, CheckpointError where the disk has no room or fails.
     """
     destination = Path(directory)
@@ -63,14 +67,14 @@ def write_checkpoint(
             f"the destination is not a checkpoint and is not overwritten: {destination}", hint="choose another name"
         )
     entries = {entry.published: entry for entry in LAYOUTS[layout].entries(config)}
-    planned = [Planned(entry.published, dtype(entry.name), entry.shape) for entry in entries.values()]
+    planned = [Planned(entry.published, dtype(entry.name), shape(entry)) for entry in entries.values()]
     total = sum(tensor.nbytes for tensor in planned)
     _check_room(destination, total)
     done = 0
     try:
         with new_directory(destination, overwrite=overwrite) as partial:
-            about = LAYOUTS[layout].config_to_json(config, DTYPES[dtype("embed")][0])
-            (partial / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            written = LAYOUTS[layout].config_to_json(config, DTYPES[dtype("final_norm.weight")][0]) | (about or {})
+            (partial / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
             for name in TEXT_FILES:
                 if text_from is not None and (text_from / name).is_file():
                     (partial / name).parent.mkdir(exist_ok=True)

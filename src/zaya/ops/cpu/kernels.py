@@ -23,6 +23,9 @@ BUILDS = ("avx512", "avx2")
 F32, BF16, INT8, INT4, FP8, MXFP4 = range(6)
 """How a matrix is stored (`Kind` in native/matrix.h)."""
 
+GROUP = 32
+"""A packed row is read in multiples of this."""
+
 
 class Matrix(Structure):
     _fields_ = [
@@ -75,6 +78,8 @@ _SIGNATURES = {
     "zaya_vector_width": (c_int, []),
     "zaya_linear_scratch": (c_int64, [c_int, c_int]),
     "zaya_linear": (None, [POINTER(Matrix), c_void_p, c_int, c_void_p, c_void_p, c_int]),
+    "zaya_quantize": (None, [POINTER(Matrix), POINTER(Matrix), c_void_p, c_int]),
+    "zaya_dequantize": (None, [POINTER(Matrix), c_int, c_int, c_void_p, c_int, c_int]),
     "zaya_forward": (c_int64, [POINTER(Model), POINTER(Pass), c_int]),
 }
 

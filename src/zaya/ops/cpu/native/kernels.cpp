@@ -1,5 +1,7 @@
 // The C interface: what Python calls, with plain pointers and numbers. Mirrored in kernels.py.
 
+#include <vector>
+
 #include "matrix.h"
 #include "team.h"
 
@@ -38,6 +40,41 @@ void zaya_linear(const Matrix* m, const float* x, int count, float* y, char* scr
                 float* out[MAX_VECTORS];
                 for (int i = 0; i < some; i++) which[i] = at + i, out[i] = y + (size_t)(at + i) * m->outer;
                 multiply(*m, vectors, which, some, first, last, out);
+            }
+        }
+    });
+}
+
+// Fill an int8 or int4 matrix from a dense one of the same shape, float32 or bfloat16. `sums` gets the sum of squares of
+// what is lost, and of the whole.
+void zaya_quantize(const Matrix* to, const Matrix* from, double* sums, int threads) {
+    const int tiles = to->outer / TILE;
+    std::vector<double> lost(tiles), whole(tiles);
+    run_team(threads, [&](Team& team, int) {
+        std::vector<float> rows((size_t)TILE * to->inner);
+        for (int tile; (tile = team.take(tiles)) >= 0;) {
+            for (int r = 0; r < TILE; r++) read_row(*from, tile * TILE + r, rows.data() + (size_t)r * to->inner);
+            for (float x : rows) whole[tile] += (double)x * x;
+            lost[tile] = fill_tile(*to, tile, rows.data());
+        }
+    });
+    sums[0] = sums[1] = 0;
+    for (int tile = 0; tile < tiles; tile++) sums[0] += lost[tile], sums[1] += whole[tile];
+}
+
+// A matrix of any kind as a dense one, float32 or bfloat16: rows [first, last).
+void zaya_dequantize(const Matrix* from, int first, int last, void* to, int is_bf16, int threads) {
+    const int inner = from->inner, step = 16;
+    run_team(threads, [&](Team& team, int) {
+        std::vector<float> row(inner);
+        for (int chunk; (chunk = team.take((last - first + step - 1) / step)) >= 0;) {
+            for (int r = chunk * step; r < (chunk + 1) * step && first + r < last; r++) {
+                if (!is_bf16) {
+                    read_row(*from, first + r, (float*)to + (size_t)r * inner);
+                    continue;
+                }
+                read_row(*from, first + r, row.data());
+                for (int i = 0; i < inner; i++) ((uint16_t*)to)[(size_t)r * inner + i] = float_to_bf16(row[i]);
             }
         }
     });

@@ -166,8 +166,8 @@ static inline vi dot(vi total, vi unsigned_codes, int32_t signed_codes) {
 template <int KIND, int COUNT>
 static void tile_times(const Matrix& m, const Vectors& x, const int* vectors, int tile, float* const* out) {
     const int groups = m.inner / GROUP;
-    const uint8_t* codes = (const uint8_t*)m.data + (size_t)tile * TILE * m.inner / (KIND == INT4 ? 2 : 1);
-    const uint16_t* scales = (const uint16_t*)m.scale + (size_t)tile * groups * TILE;  // of int4
+    const uint8_t* codes = (const uint8_t*)m.data + tile_bytes(KIND, m.inner) * tile;
+    const void* scales = codes + tile_code_bytes(KIND, m.inner);
     const int8_t* xs[COUNT];
     vf total[COUNT][LINES];
     for (int c = 0; c < COUNT; c++) {
@@ -196,7 +196,7 @@ static void tile_times(const Matrix& m, const Vectors& x, const int* vectors, in
                     sum = dot<KIND == INT8>(sum, line[i], four);
                 }
                 vf scale = splat(x.scales[at]);
-                if constexpr (KIND == INT4) scale = mul(scale, load_bf16(scales + g * TILE + l * W));
+                if constexpr (KIND == INT4) scale = mul(scale, load_bf16((const uint16_t*)scales + g * TILE + l * W));
                 total[c][l] = fma(to_float(sum), scale, total[c][l]);
             }
         }
@@ -204,7 +204,7 @@ static void tile_times(const Matrix& m, const Vectors& x, const int* vectors, in
     for (int c = 0; c < COUNT; c++)
         for (int l = 0; l < LINES; l++) {
             vf y = total[c][l];
-            if constexpr (KIND == INT8) y = mul(y, load((const float*)m.scale + tile * TILE + l * W));
+            if constexpr (KIND == INT8) y = mul(y, load((const float*)scales + l * W));
             store(out[c] + tile * TILE + l * W, y);
         }
 }
@@ -263,15 +263,88 @@ void read_row(const Matrix& m, int row, float* out) {
             return;
         }
     }
-    const uint8_t* tile = (const uint8_t*)m.data + (size_t)(row / TILE) * TILE * m.inner / (m.kind == INT4 ? 2 : 1);
-    const uint16_t* scales = (const uint16_t*)m.scale + (size_t)(row / TILE) * (m.inner / GROUP) * TILE + row % TILE;
+    const uint8_t* codes = (const uint8_t*)m.data + tile_bytes(m.kind, m.inner) * (row / TILE);
+    const void* scales = codes + tile_code_bytes(m.kind, m.inner);
+    const int r = row % TILE;
     for (int i = 0; i < m.inner; i++) {
-        int place = row % TILE * 4 + i % 4;
         if (m.kind == INT8) {
-            out[i] = (float)(tile[i / 4 * 64 + place] - 128) * ((const float*)m.scale)[row];
+            out[i] = (float)(codes[i / 4 * 64 + r * 4 + i % 4] - 128) * ((const float*)scales)[r];
         } else {
-            int code = tile[i / 8 * 64 + place] >> (i / 4 & 1) * 4 & 15;
-            out[i] = (float)(code - 8) * bf16_to_float(scales[i / GROUP * TILE]);
+            int code = codes[i / 8 * 64 + r * 4 + i % 4] >> (i / 4 & 1) * 4 & 15;
+            out[i] = (float)(code - 8) * bf16_to_float(((const uint16_t*)scales)[i / GROUP * TILE + r]);
         }
     }
+}
+
+// ----- to codes
+
+// What follows works on W rows of a tile at a time, a row in each lane; `x` holds a column every TILE floats.
+
+// The scales of a group of int4 values, rounded to bfloat16, of either sign: the largest value gets the code -8 or
+// nearly, a few scales around that are tried, and the best is fitted to its codes.
+static vf int4_scales(const float* x) {
+    vf extreme = zero();
+    for (int i = 0; i < GROUP; i++) {
+        vf v = load(x + i * TILE);
+        extreme = choose(vabs(v), vabs(extreme), v, extreme);
+    }
+    vf best = zero(), scale = mul(extreme, splat(-0.125f));
+    const vf inverse_extreme = choose(vabs(extreme), zero(), splat(1.0f) / extreme, zero());
+    for (int step = 0; step <= 18; step++) {  // the largest value at -7.1 to -8.9, cut at -8
+        const vf inverse = mul(inverse_extreme, splat(-(7.1f + 0.1f * (float)step)));
+        vf products = zero(), squares = zero();
+        for (int i = 0; i < GROUP; i++) {
+            vf v = load(x + i * TILE), code = vmax(vmin(round_even(mul(v, inverse)), splat(7)), splat(-8));
+            products = fma(code, v, products);
+            squares = fma(code, code, squares);
+        }
+        squares = vmax(squares, splat(1.0f));
+        vf gain = mul(products, products) / squares;
+        scale = choose(gain, best, products / squares, scale);
+        best = vmax(gain, best);
+    }
+    return to_bf16(scale);
+}
+
+double fill_tile(const Matrix& m, int tile, const float* rows) {
+    uint8_t* codes = (uint8_t*)m.data + tile_bytes(m.kind, m.inner) * tile;
+    void* scales = codes + tile_code_bytes(m.kind, m.inner);
+    if (m.kind == INT4) std::memset(codes, 0, tile_code_bytes(m.kind, m.inner));
+    alignas(64) float x[GROUP * TILE], tops[TILE], some_scales[TILE];
+    for (int r = 0; r < TILE; r++) {
+        vf top = zero();
+        for (int i = 0; i < m.inner; i += W) top = vmax(top, vabs(load(rows + (size_t)r * m.inner + i)));
+        tops[r] = maximum(top) / 127.0f;
+    }
+    if (m.kind == INT8) std::memcpy(scales, tops, sizeof tops);
+    const vf low = splat(m.kind == INT8 ? -127 : -8), high = splat(m.kind == INT8 ? 127 : 7);
+    double lost = 0;
+    for (int at = 0; at < m.inner; at += GROUP) {
+        for (int r = 0; r < TILE; r++)
+            for (int i = 0; i < GROUP; i++) x[i * TILE + r] = rows[(size_t)r * m.inner + at + i];
+        vf errors = zero();
+        for (int r = 0; r < TILE; r += W) {
+            const vf scale = m.kind == INT8 ? load(tops + r) : int4_scales(x + r);
+            store(some_scales + r, scale);
+            const vf inverse = choose(vabs(scale), zero(), splat(1.0f) / scale, zero());
+            for (int i = 0; i < GROUP; i++) {
+                vf v = load(x + i * TILE + r), code = vmax(vmin(round_even(mul(v, inverse)), high), low);
+                vf error = fma(code, mul(scale, splat(-1.0f)), v);
+                errors = fma(error, error, errors);
+                store(x + i * TILE + r, code);
+            }
+        }
+        lost += sum(errors);
+        for (int i = 0; i < GROUP; i++) {
+            const int c = at + i;
+            for (int r = 0; r < TILE; r++) {
+                const int code = (int)x[i * TILE + r];
+                if (m.kind == INT8) codes[c / 4 * 64 + r * 4 + c % 4] = (uint8_t)(code + 128);
+                else codes[c / 8 * 64 + r * 4 + c % 4] |= (uint8_t)((code + 8) << (c / 4 & 1) * 4);
+            }
+        }
+        if (m.kind == INT4)
+            for (int r = 0; r < TILE; r++) ((uint16_t*)scales)[at / GROUP * TILE + r] = float_to_bf16(some_scales[r]);
+    }
+    return lost;
 }

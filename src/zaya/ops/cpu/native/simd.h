@@ -31,6 +31,10 @@ static inline __m128 sum4(vf a, vf b, vf c, vf d) {
     __m256 half = _mm512_castps512_ps256(z) + _mm512_extractf32x8_ps(z, 1);
     return _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
 }
+// where a > b this, elsewhere that
+static inline vf choose(vf a, vf b, vf yes, vf no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), no, yes);
+}
 // 2^n for a vector of whole numbers
 static inline vf exp2_of_whole(vf n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
@@ -90,6 +94,7 @@ static inline float maximum(vf a) {
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
+static inline vf choose(vf a, vf b, vf yes, vf no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 static inline vf exp2_of_whole(vf n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
@@ -139,6 +144,13 @@ static inline uint16_t float_to_bf16(float x) {  // to nearest, ties to even, as
     std::memcpy(&bits, &x, 4);
     if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+static inline vf to_bf16(vf x) {  // rounded, still as floats
+    alignas(64) float lane[W];
+    store(lane, x);
+    for (int i = 0; i < W; i++) lane[i] = bf16_to_float(float_to_bf16(lane[i]));
+    return load(lane);
 }
 
 // 2^(code - 127); 255 is the format's NaN
