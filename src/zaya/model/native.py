@@ -158,6 +158,7 @@ class NativeModel:
         *,
         rows: Int32[Tensor, " rows"],
         commit: bool = True,
+        routes: UInt8[Tensor, "tokens layers"] | None = None,
         want_routes: bool = False,
         want_columns: bool = False,
     ) -> NativeOutput:
@@ -165,7 +166,8 @@ class NativeModel:
 
         `starts` counts the tokens before each segment, `table` names the page of every `page_size` tokens of it, those
         of the new tokens included. Keys and values of the new tokens are put into their pages; with `commit` the CCA
-        state after the last of each segment is put into its slot.
+        state after the last of each segment is put into its slot. `routes` are classes to use instead of the router's
+        choice; their weights are still this router's.
         """
         config, tokens = self.model.config, ids.shape[0]
         segments = starts.shape[0]
@@ -173,7 +175,7 @@ class NativeModel:
         index = torch.repeat_interleave(torch.arange(segments), lengths, output_size=tokens)
         positions = torch.arange(tokens) + (starts - bounds[:-1])[index]
         logits = torch.empty(rows.shape[0], config.vocab_size)
-        routes = torch.empty(tokens, config.num_layers, dtype=torch.uint8) if want_routes else None
+        chosen = torch.empty(tokens, config.num_layers, dtype=torch.uint8) if want_routes else None
         columns = delayed = None
         if want_columns:
             columns = torch.empty(config.num_layers, tokens, config.conv_channels)
@@ -187,7 +189,8 @@ class NativeModel:
             delayed=past.delayed.data_ptr(), commit=commit, num_rows=rows.shape[0],
             new_columns=None if columns is None else columns.data_ptr(),
             new_delayed=None if delayed is None else delayed.data_ptr(),
-            routes=None if routes is None else routes.data_ptr(), rows=rows.data_ptr(), logits=logits.data_ptr(),
+            routes=None if chosen is None else chosen.data_ptr(),
+            forced=None if routes is None else routes.data_ptr(), rows=rows.data_ptr(), logits=logits.data_ptr(),
         )  # fmt: skip
         angles = []
         for place, span in enumerate(("full", "sliding")):
@@ -198,7 +201,7 @@ class NativeModel:
             about.scratch, about.scratch_bytes = self._scratch.data_ptr(), self._scratch.nbytes
             missing = self._library.zaya_forward(self._about, about, torch.get_num_threads())
             if not missing:
-                return NativeOutput(logits=logits, routes=routes, columns=columns, delayed=delayed)
+                return NativeOutput(logits=logits, routes=chosen, columns=columns, delayed=delayed)
             self._scratch = torch.empty(self._scratch.nbytes + missing, dtype=torch.uint8)
 
     def _pools(self, past: Past) -> tuple[object, ...]:

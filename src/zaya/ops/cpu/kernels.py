@@ -68,7 +68,7 @@ class Pass(Structure):
         *((name, POINTER(c_void_p)) for name in ("keys", "values", "key_scales", "value_scales")),
         ("kv_kind", c_int32), ("num_slots", c_int32), ("columns", c_void_p), ("delayed", c_void_p),
         ("commit", c_int32), ("num_rows", c_int32), ("cos", c_void_p * 2), ("sin", c_void_p * 2),
-        *((name, c_void_p) for name in ("new_columns", "new_delayed", "routes", "rows", "logits", "scratch")),
+        *((name, c_void_p) for name in ("new_columns", "new_delayed", "routes", "forced", "rows", "logits", "scratch")),
         ("scratch_bytes", c_int64),
     ]  # fmt: skip
 

@@ -477,6 +477,7 @@ private:
                 scores[c] /= total;
                 if (scores[c] + layer.balancing_bias[c] > scores[best] + layer.balancing_bias[best]) best = c;
             }
+            if (p.forced) best = p.forced[(size_t)t * m.layers + l];
             choice[t] = best;
             weight[t] = scores[best];
             if (p.routes) p.routes[(size_t)t * m.layers + l] = (uint8_t)best;

@@ -52,6 +52,7 @@ struct Pass {
     float* new_columns;      // (layers, tokens, channels) and
     float* new_delayed;      // (layers, tokens, half), where they are wanted
     uint8_t* routes;         // (tokens, layers), where they are wanted
+    const uint8_t* forced;   // (tokens, layers) classes to use instead of the router's choice, or null
     const int32_t* rows;     // [num_rows]
     float* logits;           // (num_rows, vocab)
     char* scratch;
