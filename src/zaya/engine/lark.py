@@ -49,7 +49,7 @@ def literal(text: str) -> str:
 
 
 def regex(pattern: str) -> str:
-    """A terminal that matches the whole of a checked pattern; `\\d` is 0 to 9."""
+    """A terminal that matches the whole of a checked pattern. `\\d` is 0 to 9, other classes are those of Unicode."""
     return f"/{llguidance().regex_to_lark(pattern, 'd')}/"
 
 
@@ -86,6 +86,8 @@ def check_schema(name: str, schema: Mapping[str, Any]) -> None:
 
 def check_regex(name: str, pattern: str) -> None:
     """Raises UsageError for a pattern that is not one, or that looks around or back."""
+    if re.search(r"(?<!\\)(\\\\)*\\\Z", pattern):  # it would take the end of the terminal away
+        raise UsageError(f"{name} cannot be held: it ends in a backslash")
     _check(name, llguidance().LLMatcher.grammar_from_regex(pattern))
 
 

@@ -93,7 +93,10 @@ class Grammars:
             if matcher.is_error():
                 raise UsageError(f"the structure ({kind}) cannot be held: {lark.reason(matcher.get_error())}")
             matchers.append(matcher)
-        self._fresh(matchers).mask()  # raises where nothing can be written at all
+        try:
+            self._fresh(matchers).mask()
+        except UsageError as error:
+            raise UsageError(f"the structure ({kind}) allows no text, or is too large to follow") from error
         return matchers
 
     def _rules(self, kind: str, value: Any, require_call: bool, parallel_calls: bool) -> tuple[str, ...]:
@@ -152,12 +155,12 @@ class GrammarConstraint:
             mask = np.ones(self._vocab_size, dtype=bool)
             for matcher in self._matchers:
                 packed = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-                self._complain(matcher)
+                if matcher.is_error():
+                    reason = lark.reason(matcher.get_error())
+                    raise UsageError(f"the structure leads nowhere from here, or is too large to follow: {reason}")
                 mask &= np.unpackbits(packed, count=self._vocab_size, bitorder="little").view(bool)
-            # a matcher at a dead end lets the end in as well
-            mask[self._stop_ids] = all(matcher.is_accepting() for matcher in self._matchers)
             if not mask.any():
-                raise UsageError("nothing can follow that the structure allows")
+                raise UsageError("the structure leads nowhere from here: no id is let in by all its parts")
             mask.setflags(write=False)
             self._mask = mask
         return self._mask
@@ -173,11 +176,6 @@ class GrammarConstraint:
         """Whether nothing but the end may follow. A structure that may end or go on is not complete."""
         mask = self.mask()
         return bool(mask.sum() == mask[self._stop_ids].sum())
-
-    @staticmethod
-    def _complain(matcher: LLMatcher) -> None:
-        if matcher.is_error():
-            raise UsageError(f"the structure cannot be followed any further: {lark.reason(matcher.get_error())}")
 
 
 @dataclass(frozen=True, slots=True)

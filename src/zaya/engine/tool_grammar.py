@@ -37,7 +37,7 @@ from typing import Any
 from zaya.engine import lark
 from zaya.errors import UsageError
 from zaya.text import tags
-from zaya.text.arguments import STRING, Types, Unconvertible, convert, parameter_types
+from zaya.text.arguments import STRING, Types, Unconvertible, convert, parameter_types, resolved
 from zaya.text.messages import normalize_tools
 
 _CLOSING = (tags.PARAMETER_CLOSE, tags.FUNCTION_CLOSE, tags.CALL_CLOSE)
@@ -104,8 +104,7 @@ def _function(i: int, function: Mapping[str, Any], types: Mapping[tuple[str, str
         whose = f"{where}, parameter {key}"
         _check_name(whose, key)
         schema = properties.get(key, True)
-        if schema is True:
-            schema = {}
+        schema = {} if schema is True else resolved(schema, parameters)
         if not isinstance(schema, Mapping):
             raise UsageError(f"{whose}: a schema must be a mapping: {schema!r}")
         rule = f"p{i}_{j}"
@@ -130,7 +129,7 @@ def _value(rule: str, whose: str, schema: Mapping[str, Any], types: Types) -> li
         lark.check_schema(whose, held)
         return [f"{rule}: {lark.json_value(held)} {end}"]
     lark.check_schema(whose, {word: says for word, says in schema.items() if word != "format"})
-    members = _members(schema)
+    members = _members(schema, schema)
     if members is None:
         value = lark.without(_CLOSING)
     else:
@@ -139,6 +138,7 @@ def _value(rule: str, whose: str, schema: Mapping[str, Any], types: Types) -> li
             raise UsageError(f"{whose}: none of its values can be written in a call: {members}")
         value = " | ".join(map(lark.literal, texts))
     if types == STRING and "pattern" in schema:
+        lark.check_regex(f"the pattern of {whose}", schema["pattern"])
         value = f"({value}) & ({lark.containing(schema['pattern'])})"
     if types == STRING and ("minLength" in schema or "maxLength" in schema):
         value = f"({value}) & {lark.length(schema.get('minLength', 0), schema.get('maxLength'))}"
@@ -146,15 +146,15 @@ def _value(rule: str, whose: str, schema: Mapping[str, Any], types: Types) -> li
     return [f"{rule}: {terminal}", f"{terminal}: ({value}) {end}"]
 
 
-def _members(schema: Any) -> list[Any] | None:
+def _members(schema: Any, root: Mapping[str, Any]) -> list[Any] | None:
     """The values of a schema that has only so many; None where it has not, or they are not told one by one."""
-    match schema:
+    match resolved(schema, root):
         case {"enum": [*members]}:
             return members
         case {"const": member}:
             return [member]
         case {"anyOf": [*choices]} | {"oneOf": [*choices]}:
-            found = [_members(choice) for choice in choices]
+            found = [_members(choice, root) for choice in choices]
             return None if None in found else [member for members in found if members for member in members]
         case {"type": "null"}:
             return [None]
