@@ -3,8 +3,8 @@
 The XML form of a call carries every value as text. What a parameter is declared as decides how its text is read:
 a string stays as it is; integer, number, boolean, object and array are read as JSON, or as a Python literal, which
 models write as well; `null` is None; an undeclared parameter is a string. References inside the tool's own schema are
-followed. Source: spec checkpoint-and-model 8.5. Used by `text.parser`, and by `engine.tool_grammar` for what a model may
-write.
+followed. Source: spec checkpoint-and-model 8.5. Used by `text.parser`, and by `engine.tool_grammar` for what may be
+written.
 """
 
 from __future__ import annotations
