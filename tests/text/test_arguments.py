@@ -10,9 +10,16 @@ import pytest
 from zaya.errors import UsageError
 from zaya.text.arguments import Unconvertible, convert, parameter_types
 
+DEFS = {
+    "Place": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Place"}}},
+    "Same": {"$ref": "#/$defs/Place"},
+    "a/b~c": {"enum": ["x", 1]},
+    "Loop": {"$ref": "#/$defs/Loop"},
+}
+
 
 def types(schema):
-    tool = {"name": "f", "parameters": {"type": "object", "properties": {"p": schema}}}
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"p": schema}, "$defs": DEFS}}
     return parameter_types([tool])["f", "p"]
 
 
@@ -31,6 +38,12 @@ def types(schema):
         ({"type": [{"x": 1}]}, {"string"}),
         ({"type": [{"x": 1}, "integer"]}, {"integer"}),
         ({"$ref": "#/x"}, {"string"}),
+        ({"$ref": "#/$defs/Place"}, {"object"}),
+        ({"$ref": "#/$defs/Same", "description": "Where"}, {"object"}),
+        ({"anyOf": [{"$ref": "#/$defs/Place"}, {"type": "null"}]}, {"object", "null"}),
+        ({"$ref": "#/$defs/a~1b~0c"}, {"string", "integer", "number"}),
+        ({"$ref": "#/$defs/Loop"}, {"string"}),
+        ({"$ref": "https://example.com/x"}, {"string"}),
         (True, {"string"}),
     ],
 )

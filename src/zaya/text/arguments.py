@@ -2,8 +2,9 @@
 
 The XML form of a call carries every value as text. What a parameter is declared as decides how its text is read:
 a string stays as it is; integer, number, boolean, object and array are read as JSON, or as a Python literal, which
-models write as well; `null` is None; an undeclared parameter is a string. Source: spec checkpoint-and-model 8.5.
-Used by `text.parser`.
+models write as well; `null` is None; an undeclared parameter is a string. References inside the tool's own schema are
+followed. Source: spec checkpoint-and-model 8.5. Used by `text.parser`, and by `engine.tool_grammar` for what may be
+written.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def parameter_types(tools: Sequence[Mapping[str, Any]] | None) -> dict[tuple[str
         schema = function.get("parameters") or {}
         for name, parameter in (schema.get("properties") or {}).items():
             try:
-                found[function["name"], name] = _types(parameter) or STRING
+                found[function["name"], name] = _types(parameter, schema) or STRING
             except RecursionError as error:
                 raise UsageError(f"the schema of {name} in {function['name']} is nested too deeply") from error
     return found
@@ -80,14 +81,36 @@ def _literal(text: str) -> object:
         return ast.literal_eval(text)
 
 
-def _types(schema: object) -> Types:
-    match schema:
+def resolved(schema: object, root: Mapping[str, Any]) -> object:
+    """The schema, with what its reference into the root stands for beside what it says itself."""
+    seen = set()
+    while isinstance(schema, Mapping) and isinstance(ref := schema.get("$ref"), str) and ref not in seen:
+        target = _target(ref, root)
+        if not isinstance(target, Mapping):
+            break
+        seen.add(ref)
+        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    return schema
+
+
+def _target(ref: str, root: Mapping[str, Any]) -> object:
+    """What a JSON pointer in a fragment, as `#/$defs/Place`, points to; None for nothing and for other references."""
+    start, *parts = ref.split("/")
+    found: object = root if start == "#" else None
+    for part in parts:
+        key = part.replace("~1", "/").replace("~0", "~")
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _types(schema: object, root: Mapping[str, Any]) -> Types:
+    match resolved(schema, root):
         case {"type": str() as name}:
             names = [name]
         case {"type": [*names]}:
             pass
         case {"anyOf": [*choices]} | {"oneOf": [*choices]}:
-            names = [name for choice in choices for name in _types(choice)]
+            names = [name for choice in choices for name in _types(choice, root)]
         case {"enum": [*values]}:
             names = [name for name in _NAMES if any(_is(name, value) for value in values)]
         case {"const": value}:
