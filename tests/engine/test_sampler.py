@@ -341,7 +341,14 @@ def test_likeliest_ids_are_the_models_own() -> None:
     assert (one.top_ids, len(one.top_logprobs)) == ((0,), 1)
 
 
-@pytest.mark.parametrize("settings", [*SETTINGS, {"think_budget": 2}, {"think_budget": 5, "presence_penalty": 2.0}])
+AHEAD: list[dict[str, Any]] = [
+    {"think_budget": 2},
+    {"think_budget": 5, "presence_penalty": 2.0},
+    {"min_tokens": 5, "stop_ids": (11,), "logit_bias": {11: 40.0}},  # drawn as soon as it may be
+]
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, *AHEAD])
 def test_drafts_are_as_if_pushed(settings: dict) -> None:
     """Nine positions in one call, and one after the other; a stranger among them."""
     sampler = text_sampler()
@@ -517,6 +524,13 @@ def test_what_is_forced_ends_nothing() -> None:
         assert (state.finish_reason, state.texts()) == (FinishReason.STOP, ("aa", "b"))
 
 
+def test_what_is_forced_cannot_be_barred() -> None:
+    sampler = text_sampler()
+    nothing = dict.fromkeys(range(sampler.vocab_size), -math.inf)
+    state = sampler.start(OPEN, SamplingParams(max_tokens=4, think_budget=0, logit_bias=nothing))
+    assert [id for id, _, _ in drive(state, sampler, [], default=A)] == CLOSING
+
+
 @pytest.mark.parametrize(
     ("prompt", "settings", "wants", "expected"),
     [
@@ -544,6 +558,16 @@ def test_a_constraint_that_may_end_or_go_on() -> None:
         params = SamplingParams(min_tokens=min_tokens)
         state = sampler.start(SHUT, params, constraint=Exactly([B] * 3, sampler.vocab_size, also=[TURN_CLOSE]))
         assert [id for id, _, _ in drive(state, sampler, [], default=TURN_CLOSE)] == expected
+    # where the mask leaves nothing but the end, min_tokens yields as well; a neighbour's end is barred all the same
+    params = SamplingParams(min_tokens=5)
+    state = sampler.start(SHUT, params, constraint=Exactly([B, TURN_CLOSE], sampler.vocab_size))
+    assert [id for id, _, _ in drive(state, sampler, [], default=A)] == [B, TURN_CLOSE]
+    pair = [sampler.start(SHUT, params, constraint=Exactly([B], sampler.vocab_size)), sampler.start(SHUT, params)]
+    logits = torch.zeros(2, sampler.vocab_size)
+    logits[:, TURN_CLOSE] = 50.0
+    first, second = sampler.sample(logits, pair)
+    assert first.id == B
+    assert second.id != TURN_CLOSE
     anything = sampler.start(SHUT, SamplingParams(min_tokens=2), constraint=Anything([B], sampler.vocab_size))
     ids = [id for id, _, _ in drive(anything, sampler, [A, TURN_CLOSE], default=TURN_CLOSE)]
     assert (ids[0], ids[1] == TURN_CLOSE, ids[2:]) == (A, False, [TURN_CLOSE])

@@ -65,8 +65,7 @@ class _Row(NamedTuple):
     def is_edited(self) -> bool:
         """Whether its logits are changed before they become probabilities."""
         state = self.state
-        changes = state.seen is not None or state.params.logit_bias or self.is_early or state.is_constrained
-        return self.forced is None and bool(changes)
+        return state.seen is not None or bool(state.params.logit_bias) or self.is_early or state.is_constrained
 
 
 class Sampler:
