@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zaya.engine.sampler import Drawn, Sampler
 from zaya.engine.slots import SlotCache
-from zaya.engine.types import FinishReason, SamplingParams
+from zaya.engine.state import SequenceState
 from zaya.model.transformer import Want, ZayaModel
-from zaya.ops.sampling import batch_draw, batch_probabilities, point
 
 REFILL = 16
 """Prompts are read when one slot in this many is free: a pass for each single slot costs more than the wait (17% of
@@ -33,20 +33,14 @@ the tokens a second where texts of 8 to 120 tokens end at different times, micro
 class Draft:
     """A completion in the making."""
 
-    params: SamplingParams
-    seed: int
+    state: SequenceState
     index: int
     """Which of the request's completions it is."""
-    start: int
-    """Tokens of its prompt."""
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    behavior_logprobs: list[float] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
     weight_versions: list[int] = field(default_factory=list)
     routes: list[np.ndarray] | None = None
     """Of the prompt, then of each token that was read; None where they are not wanted."""
     cached_tokens: int = 0
-    finish_reason: FinishReason | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -71,20 +65,19 @@ class Batch:
         *,
         max_batch: int,
         max_batch_tokens: int,
-        stop_ids: frozenset[int],
-        never: Sequence[int],
+        sampler: Sampler,
         weight_version: Callable[[], int],
     ) -> None:
         self.model = model
         self.max_batch_tokens = max_batch_tokens
-        self.stop_ids = stop_ids
-        self.never = torch.tensor(list(never), dtype=torch.long, device=model.device)
+        self.sampler = sampler
         self.weight_version = weight_version
         self.waiting = deque(prompts)
         self.running: list[Draft] = []
         drafts = [draft for prompt in prompts for draft in prompt.waiting]
         self.slots = min(max_batch, len(drafts))
-        longest = max((draft.start + draft.params.max_tokens - 1 for draft in drafts), default=0)
+        states = [draft.state for draft in drafts]
+        longest = max((len(state.prompt_ids) + state.params.max_tokens - 1 for state in states), default=0)
         self.cache = SlotCache(model.config, self.slots + 1, limit=longest, dtype=model.dtype, device=model.device)
 
     @torch.inference_mode()
@@ -150,7 +143,7 @@ class Batch:
         is_first = prompt.logits is None
         while prompt.waiting and len(self.running) < self.slots:
             draft = prompt.waiting.popleft()
-            draft.cached_tokens = 0 if is_first else draft.start
+            draft.cached_tokens = 0 if is_first else len(draft.state.prompt_ids)
             is_first = False
             if draft.routes is not None:
                 assert prompt.routes is not None
@@ -182,7 +175,7 @@ class Batch:
     def _continue(self) -> Tensor:
         """Every running sequence reads the token it drew last. Returns the logits of each."""
         wants_routes = any(draft.routes is not None for draft in self.running)
-        ids = torch.tensor([draft.ids[-1] for draft in self.running], device=self.model.device)
+        ids = torch.tensor([draft.state.ids[-1] for draft in self.running], device=self.model.device)
         cache = self.cache.select(range(len(self.running)))
         out = self.model(ids[:, None], cache=cache, want=Want(routes=wants_routes))
         if wants_routes:
@@ -194,40 +187,23 @@ class Batch:
 
     def _draw(self, logits: Tensor, drafts: Sequence[Draft]) -> None:
         """A token for each draft, and whether it was the last."""
-        device = logits.device
-        logits = logits.index_fill(1, self.never, -torch.inf)
-        params = [draft.params for draft in drafts]
-        temperature = torch.tensor([p.temperature for p in params], dtype=torch.float32, device=device)
-        top_k = top_p = None
-        if any(p.top_k is not None or p.top_p < 1 for p in params):
-            vocab = logits.shape[1]
-            top_k = torch.tensor([vocab if p.top_k is None else p.top_k for p in params], device=device)
-            top_p = torch.tensor([p.top_p for p in params], dtype=torch.float32, device=device)
-        probs = batch_probabilities(logits, temperature, top_k, top_p)
-        points = [point(draft.seed, draft.index, draft.start + len(draft.ids)) for draft in drafts]
-        ids = batch_draw(probs, torch.tensor(points, dtype=torch.float64, device=device))
-        logprobs = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)
-        behavior = probs.gather(1, ids[:, None]).squeeze(1).log()
+        drawn = self.sampler.sample(logits, [draft.state for draft in drafts])
         version = self.weight_version()
-        rows = zip(drafts, ids.tolist(), logprobs.tolist(), behavior.tolist(), strict=True)
-        for draft, id, logprob, behavior_logprob in rows:
-            draft.ids.append(id)
-            draft.logprobs.append(logprob)
-            draft.behavior_logprobs.append(behavior_logprob)
+        for draft, token in zip(drafts, drawn, strict=True):
+            if token.error is not None:
+                raise token.error
+            draft.drawn.append(token)
             draft.weight_versions.append(version)
-            if id in self.stop_ids:
-                draft.finish_reason = FinishReason.STOP
-            elif len(draft.ids) == draft.params.max_tokens:
-                draft.finish_reason = FinishReason.LENGTH
+            draft.state.push(token.id)
 
     def _retire(self, on_done: Callable[[Draft], None]) -> None:
         """Let go of what is finished, and close the gaps with the sequences in the last slots."""
-        done = [draft for draft in self.running if draft.finish_reason is not None]
+        done = [draft for draft in self.running if draft.state.finish_reason is not None]
         if not done:
             return
         left = len(self.running) - len(done)
-        gaps = [slot for slot in range(left) if self.running[slot].finish_reason is not None]
-        movers = [slot for slot in range(left, len(self.running)) if self.running[slot].finish_reason is None]
+        gaps = [slot for slot in range(left) if self.running[slot].state.finish_reason is not None]
+        movers = [slot for slot in range(left, len(self.running)) if self.running[slot].state.finish_reason is None]
         self.cache.fork(movers, gaps)
         for source, target in zip(movers, gaps, strict=True):
             self.running[target] = self.running[source]

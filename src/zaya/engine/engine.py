@@ -17,6 +17,7 @@ import numpy as np
 
 from zaya.core.rng import derive_seed
 from zaya.engine.batch import Batch, Draft, Prompt
+from zaya.engine.sampler import Sampler
 from zaya.engine.split import split
 from zaya.engine.types import Completion, OnProgress, Request, SamplingParams
 from zaya.errors import UsageError
@@ -88,6 +89,8 @@ class Engine:
         Raises UsageError, before anything is computed, for a request that cannot be answered: an empty prompt, ids that
         the model has no row for, more tokens than its context holds.
         """
+        config = self.model.config
+        sampler = Sampler(config.vocab_size, self.never, self.stop_ids, self.tokenizer, self.model.device)
         prompts: dict[tuple[int, ...], Prompt] = {}
         places: dict[Draft, tuple[int, Prompt]] = {}
         for i, request in enumerate(requests):
@@ -95,7 +98,8 @@ class Engine:
             prompt = prompts.setdefault(ids, Prompt(ids))
             for index in range(request.n):
                 routes = [] if request.want_routes else None
-                draft = Draft(request.params, request.seed, index, len(ids), routes=routes)
+                state = sampler.start(ids, request.params, seed=request.seed, index=index)
+                draft = Draft(state, index, routes=routes)
                 prompt.waiting.append(draft)
                 places[draft] = (i, prompt)
         completions: list[dict[int, Completion]] = [{} for _ in requests]
@@ -114,8 +118,7 @@ class Engine:
             list(prompts.values()),
             max_batch=self.max_batch,
             max_batch_tokens=self.max_batch_tokens,
-            stop_ids=self.stop_ids,
-            never=self.never,
+            sampler=sampler,
             weight_version=lambda: self.weight_version,
         )
         batch.run(on_done)
@@ -153,25 +156,30 @@ class Engine:
         return ids
 
     def _completion(self, draft: Draft, prompt_ids: tuple[int, ...]) -> Completion:
-        ids = tuple(draft.ids)
-        reasoning_ids, is_closed, reasoning, text = (), True, "", ""
+        state, drawn = draft.state, draft.drawn
+        ids, top_logprobs = tuple(state.ids), state.params.top_logprobs
+        reasoning, text = state.texts()
+        reasoning_ids, is_closed = (), True
         if self.tokenizer is not None:
-            reasoning_ids, is_closed, reasoning, text = split(self.tokenizer, prompt_ids, ids)
-        assert draft.finish_reason is not None
+            reasoning_ids, is_closed, _, _ = split(self.tokenizer, prompt_ids, ids)
+        assert state.finish_reason is not None
         routes = None
         if draft.routes is not None:
-            prompt, *drawn = draft.routes
-            routes = np.concatenate([prompt, np.stack(drawn)]) if drawn else prompt.copy()
+            prompt, *rest = draft.routes
+            routes = np.concatenate([prompt, np.stack(rest)]) if rest else prompt.copy()
         return Completion(
             ids=ids,
             text=text,
             reasoning=reasoning,
-            finish_reason=draft.finish_reason,
+            finish_reason=state.finish_reason,
+            stop_reason=state.stop_reason,
             prompt_ids=prompt_ids,
             reasoning_ids=reasoning_ids,
             is_closed=is_closed,
-            logprobs=np.array(draft.logprobs, dtype=np.float32),
-            behavior_logprobs=np.array(draft.behavior_logprobs, dtype=np.float32),
+            logprobs=np.array([token.logprob for token in drawn], dtype=np.float32),
+            behavior_logprobs=np.array([token.behavior_logprob for token in drawn], dtype=np.float32),
+            top_ids=np.array([token.top_ids for token in drawn], dtype=np.int32) if top_logprobs else None,
+            top_logprobs=np.array([token.top_logprobs for token in drawn], dtype=np.float32) if top_logprobs else None,
             weight_versions=tuple(draft.weight_versions),
             routes=routes,
             cached_tokens=draft.cached_tokens,

@@ -42,7 +42,13 @@ def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset(id for id in ids if id is not None)
 
 
-def _text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+def call_tags(tokenizer: Tokenizer) -> frozenset[int]:
+    """The control tokens that are text: the tags of tool calls."""
     named = tokenizer.tags
-    calls = {named.call_open, named.call_close, named.response_open, named.response_close}
+    ids = (named.call_open, named.call_close, named.response_open, named.response_close)
+    return frozenset(id for id in ids if id is not None)
+
+
+def _text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    calls = call_tags(tokenizer)
     return tokenizer.decode(id for id in ids if id in calls or id not in tokenizer.control_ids)
