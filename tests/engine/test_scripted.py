@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from zaya.engine.scripted import ScriptedCompleter
-from zaya.engine.types import Completion, FinishReason, Request, SamplingParams
+from zaya.engine.types import Completion, Delta, FinishReason, Request, SamplingParams
 from zaya.text import byte_tokenizer, render
 
 TOKENIZER = byte_tokenizer()
@@ -51,3 +53,16 @@ def test_what_a_script_sees() -> None:
     assert seen == [(QUESTION, 5, 0), (QUESTION, 5, 1), (QUESTION, 5, 2), ("<|im_start|>x", 6, 0)]
     assert completer.requests == requests
     assert progress == [(3, 4), (4, 4)]
+
+
+def test_a_request_can_be_submitted() -> None:
+    completer = ScriptedCompleter(byte_tokenizer(), lambda prompt, seed, index: f"so\n</think>\n\n{index}")
+
+    async def ask() -> tuple[list[Delta], list[Completion]]:
+        handle = completer.submit(Request(messages=[{"role": "user", "content": "?"}], n=2))
+        handle.cancel()
+        return [delta async for delta in handle], await handle.result()
+
+    deltas, completions = asyncio.run(ask())
+    assert [(d.index, d.reasoning, d.text) for d in deltas] == [(0, "so", "0"), (1, "so", "1")]
+    assert [c.text for c in completions] == ["0", "1"]

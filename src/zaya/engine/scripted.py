@@ -8,11 +8,11 @@ encoded, cut at the budget and split as the text of a model is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from zaya.engine.split import split
-from zaya.engine.types import Completion, FinishReason, OnProgress, Request
+from zaya.engine.types import Completion, Delta, FinishReason, OnProgress, Request
 from zaya.text import Tokenizer, render
 
 Prompt = Sequence[Mapping[str, Any]] | str
@@ -31,6 +31,9 @@ class ScriptedCompleter:
         self.script = script
         self.requests: list[Request] = []
         """Everything that was asked, in order."""
+
+    def submit(self, request: Request) -> Told:
+        return Told(self.complete([request])[0])
 
     def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
         total = sum(request.n for request in requests)
@@ -68,3 +71,27 @@ class ScriptedCompleter:
             reasoning_ids=reasoning_ids,
             is_closed=is_closed,
         )
+
+
+class Told:
+    """The `Handle` of a request whose completions are there already: one delta for each."""
+
+    def __init__(self, completions: list[Completion]) -> None:
+        self._completions = completions
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        for index, completion in enumerate(self._completions):
+            yield Delta(
+                index=index,
+                ids=completion.ids,
+                text=completion.text,
+                reasoning=completion.reasoning,
+                logprobs=completion.logprobs,
+                finish_reason=completion.finish_reason,
+            )
+
+    async def result(self) -> list[Completion]:
+        return self._completions
+
+    def cancel(self) -> None:
+        """Too late: it was answered at once."""
