@@ -76,6 +76,7 @@ def test_the_published_bias_is_never_changed() -> None:
 
 @pytest.mark.parametrize("packed", ["float32", "bfloat16"])
 def test_packed_experts_are_saved_in_the_type_of_the_model(packed: str, tmp_path: Path) -> None:
+    from zaya.ops.cpu import kernels
     from zaya.ops.packed import Fp8Weight
 
     model = make_pair(BASE, seed=5)[1]
@@ -88,7 +89,7 @@ def test_packed_experts_are_saved_in_the_type_of_the_model(packed: str, tmp_path
             delattr(block.moe.experts, name)
             setattr(block.moe.experts, name, codes)
     save(model, tmp_path / "dense", "native")
-    with torch.no_grad():
+    with torch.no_grad(), kernels.without_kernels():  # which multiply in float32 also where the model is bfloat16
         assert_close(load_model(tmp_path / "dense", dtype=packed)(IDS), model(IDS))
 
 

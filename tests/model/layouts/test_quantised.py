@@ -179,7 +179,9 @@ def test_other_ways_of_packing_are_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "q", raw | {"quantization_config": {"quant_method": "modelopt"}}, tensors)
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(tmp_path / "q")
-    assert error.value.message == "the checkpoint is packed by 'modelopt'; only compressed-tensors is read"
+    assert error.value.message == (
+        "the checkpoint is packed by 'modelopt'; only compressed-tensors and our own int8 and int4 are read"
+    )
 
     name = "model.layers.0.mlp.experts.gate_up_proj"
     nvfp4 = dict(tensors)
