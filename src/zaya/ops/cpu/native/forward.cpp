@@ -9,11 +9,20 @@
 #include <cmath>
 #include <vector>
 
+#include "tiles.h"
+
 namespace {
 
 constexpr int SPLIT = 512;     // keys of one attention task; at fixed places of the text, so that sums do not move
 constexpr int CHUNK = 64;      // rows of a matrix in one task; a multiple of TILE, GROUP and 2W
 constexpr int MAX_GROUP = 4;   // query heads of a key head that are scored together
+
+// With tile registers, passes of many tokens of a bfloat16 model go another way through the matrices and through
+// attention. Sixteen tokens are a block, and a task takes as many as stay in the second-level cache.
+constexpr int TILED_FROM = 32;  // tokens
+constexpr int BLOCK = 16;
+constexpr int BLOCKS = 16;      // of a task
+constexpr int KEYS = 512;       // of a step of attention
 
 struct Scratch {
     char* at;
@@ -40,10 +49,11 @@ class Forward {
 public:
     Forward(const Model& m, const Pass& p, int threads)
         : m(m), p(p), T(p.tokens), D(m.dim), C((m.heads + m.kv_heads) * m.head_dim), Q(m.heads * m.head_dim),
-          half(m.kv_heads * m.head_dim / 2), context(m.time0 + m.time1 - 2) {
+          half(m.kv_heads * m.head_dim / 2), context(m.time0 + m.time1 - 2), zeros(C) {
         segment_of.resize(T);
         for (int s = 0; s < p.segments; s++)
             for (int t = p.bounds[s]; t < p.bounds[s + 1]; t++) segment_of[t] = s;
+        tiled = HAS_TILES && p.may_round && T >= TILED_FROM && can_tile();
         for (int span = 0; span < 2; span++) first_split[span].resize(T + 1);
         bool spans[2] = {};
         for (int l = 0; l < m.layers; l++) spans[m.layer[l].window > 0] = true, window = std::max(window, m.layer[l].window);
@@ -52,6 +62,7 @@ public:
             if (!spans[sliding]) continue;
             for (int t = 0; t < T; t++) {
                 first_split[sliding][t] = (int)splits[sliding].size();
+                if (is_block(segment_of[t])) continue;
                 int last = position(t) + 1, first = sliding ? std::max(0, last - window) : 0;
                 for (int from = first / SPLIT * SPLIT; from < last; from += SPLIT)
                     splits[sliding].push_back({t, std::max(from, first), std::min(from + SPLIT, last)});
@@ -75,6 +86,7 @@ public:
         choice = s.take<int32_t>(T);
         weight = s.take<float>(T);
         hidden = s.vectors(T, m.expert_size);
+        if (tiled) place_tiled(s);
         own = s.take<char>((size_t)threads * own_bytes());
         needed = s.at - p.scratch;
     }
@@ -83,6 +95,9 @@ public:
 
     void run(Team& team, int thread) {
         char* memory = own + (size_t)thread * own_bytes();
+#if HAS_TILES
+        if (tiled) return run_tiled(team, memory);
+#endif
         for (int t; (t = team.take(T)) >= 0;) {
             float* row = x + (size_t)t * D;
             read_row(m.embed, (int)p.ids[t], row);
@@ -116,7 +131,9 @@ private:
     const Model& m;
     const Pass& p;
     const int T, D, C, Q, half, context;
+    const std::vector<float> zeros;
     int window = 0;
+    bool tiled;
     std::vector<int> segment_of, first_split[2];
     std::vector<Split> splits[2];
     float *x, *y, *columns, *current, *delayed, *queries, *partial, *state, *weight;
@@ -128,7 +145,7 @@ private:
         size_t scores = (size_t)MAX_GROUP * SPLIT * 4 + (size_t)m.head_dim * 4 * (MAX_GROUP + 16);
         size_t conv = Vectors::bytes(1, m.head_dim * m.time1) + (size_t)m.head_dim * 4 * 4;
         size_t lists = ((size_t)T + m.experts + 2) * 4;
-        return (std::max(std::max(scores, conv), lists) + 127) / 64 * 64;
+        return (std::max({scores, conv, lists, tiled ? tiled_bytes() : 0}) + 127) / 64 * 64;
     }
 
     int position(int t) const { return p.starts[segment_of[t]] + t - p.bounds[segment_of[t]]; }
@@ -223,12 +240,13 @@ private:
     const float* column(const float* u, int l, int t, int back) const {
         int s = segment_of[t], offset = t - p.bounds[s] - back;
         if (offset >= 0) return u + (size_t)(t - back) * C;
+        if (p.starts[s] == 0) return zeros.data();
         return p.columns + (((size_t)l * p.num_slots + p.slots[s]) * context + context + offset) * C;
     }
 
-    // Convolutions, means, norm and rotation of one head of one token. Key heads also put their key and value in place.
+    // Everything between the projections and attention, of one head of one token.
     void mix(const Layer& layer, int l, int t, int h, const float* u, const float* d, float* memory) {
-        const int size = m.head_dim, groups = m.heads / m.kv_heads;
+        const int size = m.head_dim;
         Vectors taps;
         taps.place((char*)memory, 1, size * m.time1);
         float* head = (float*)((char*)memory + Vectors::bytes(1, size * m.time1));
@@ -248,6 +266,12 @@ private:
         const int zero_vector = 0;
         float* shifted = head - h * size;  // rows h * size on are written
         multiply(layer.grouped, taps, &zero_vector, 1, h * size, (h + 1) * size, &shifted);
+        finish_head(layer, l, t, h, u, d, head);
+    }
+
+    // What follows the convolutions: means, norm, rotation. Key heads also put their key and value in place.
+    void finish_head(const Layer& layer, int l, int t, int h, const float* u, const float* d, float* head) {
+        const int size = m.head_dim, groups = m.heads / m.kv_heads;
         const float* row = u + (size_t)t * C;
         const bool is_key = h >= m.heads;
         const int g = is_key ? h - m.heads : h / groups;
@@ -281,8 +305,9 @@ private:
         }
         put(p.keys[l], p.key_scales ? p.key_scales[l] : nullptr, t, g, head);
         int s = segment_of[t];
-        const float* before = t > p.bounds[s] ? d + (size_t)(t - 1) * half
-                                              : p.delayed + ((size_t)l * p.num_slots + p.slots[s]) * half;
+        const float* before = t > p.bounds[s]      ? d + (size_t)(t - 1) * half
+                              : p.starts[s] == 0 ? zeros.data()
+                                                 : p.delayed + ((size_t)l * p.num_slots + p.slots[s]) * half;
         for (int i = 0; i < size; i++) {
             int at = g * size + i;
             head[i] = at < half ? current[(size_t)t * half + at] : before[at - half];
@@ -316,7 +341,9 @@ private:
         float* to = p.columns + ((size_t)l * p.num_slots + p.slots[s]) * context * C;
         for (int j = 0; j < context; j++) {  // oldest first: what is read lies behind what is written
             int offset = count - context + j;
-            const float* from = offset >= 0 ? u + (size_t)(p.bounds[s] + offset) * C : to + (size_t)(context + offset) * C;
+            const float* from = offset >= 0         ? u + (size_t)(p.bounds[s] + offset) * C
+                                : p.starts[s] == 0 ? zeros.data()
+                                                   : to + (size_t)(context + offset) * C;
             if (from != to + (size_t)j * C) std::memcpy(to + (size_t)j * C, from, (size_t)C * 4);
         }
         std::memcpy(p.delayed + ((size_t)l * p.num_slots + p.slots[s]) * half, d + (size_t)last * half, (size_t)half * 4);
@@ -444,28 +471,43 @@ private:
         for (int task; (task = team.take(chunks(layer.router_down))) >= 0;) {
             chunk_times(layer.router_down, normed, T, task, route_mid.plain, R);
             int first = task * CHUNK, last = std::min(first + CHUNK, R);
-            for (int t = 0; t < T; t++) {
-                float *e = route_mid.plain + (size_t)t * R, *before = state + (size_t)t * R;
-                for (int i = first; i < last; i++) {
-                    float now = e[i] + layer.router_down_bias[i];
-                    before[i] = layer.state_scale && l > 0 ? now + before[i] * layer.state_scale[i] : now;
-                }
-            }
+            for (int t = 0; t < T; t++) keep_route(layer, l, t, first, last);
         }
         team.meet();
         for (int t; (t = team.take(T)) >= 0;) {
-            const float* e = state + (size_t)t * R;
-            float* to = route_in.plain + (size_t)t * R;
-            float squares = 0;
-            for (int i = 0; i < R; i++) squares += e[i] * e[i];
-            const float scale = 1.0f / std::sqrt(squares / (float)R + m.eps);
-            for (int i = 0; i < R; i++) to[i] = e[i] * scale * layer.router_norm[i];
+            norm_route(layer, t);
             route_in.prepare(t, layer.fc1.kind);
         }
         team.meet();
         dense_gelu(team, layer.fc1, layer.fc1_bias, route_in, route_mid, layer.fc2.kind);
-        dense_gelu(team, layer.fc2, layer.fc2_bias, route_mid, route_in, layer.classes.kind);
-        for (int t; (t = team.take(T)) >= 0;) {
+        dense_gelu(team, layer.fc2, layer.fc2_bias, route_mid, route_in, F32);
+        for (int t; (t = team.take(T)) >= 0;) choose_class(layer, l, t);
+        team.meet();
+    }
+
+    // What was projected, and the state of the layer before: the state of this one. It lies in route_mid until then.
+    void keep_route(const Layer& layer, int l, int t, int first, int last) {
+        const float* projected = route_mid.plain + (size_t)t * m.router_size;
+        float* now = state + (size_t)t * m.router_size;
+        for (int i = first; i < last; i++) {
+            float e = projected[i] + layer.router_down_bias[i];
+            now[i] = layer.state_scale && l > 0 ? e + now[i] * layer.state_scale[i] : e;
+        }
+    }
+
+    void norm_route(const Layer& layer, int t) {
+        const int R = m.router_size;
+        const float* e = state + (size_t)t * R;
+        float* to = route_in.plain + (size_t)t * R;
+        vf squares = zero();
+        for (int i = 0; i < R; i += W) squares = fma(load(e + i), load(e + i), squares);
+        const vf scale = splat(1.0f / std::sqrt(sum(squares) / (float)R + m.eps));
+        for (int i = 0; i < R; i += W) store(to + i, mul(mul(load(e + i), scale), load(layer.router_norm + i)));
+    }
+
+    // From the last of the router's hidden layers to a class and its weight.
+    void choose_class(const Layer& layer, int l, int t) {
+        route_in.prepare(t, layer.classes.kind);
             float scores[257];
             float* to = scores;
             multiply(layer.classes, route_in, &t, 1, 0, m.classes, &to);
@@ -481,8 +523,6 @@ private:
             choice[t] = best;
             weight[t] = scores[best];
             if (p.routes) p.routes[(size_t)t * m.layers + l] = (uint8_t)best;
-        }
-        team.meet();
     }
 
     void dense_gelu(Team& team, const Matrix& matrix, const float* bias, const Vectors& in, Vectors& out, int32_t next) {
@@ -500,9 +540,8 @@ private:
 
     // ----- experts
 
-    void experts(Team& team, const Layer& layer, int32_t* memory) {
-        // tokens by expert: every thread makes the list for itself
-        int32_t *start = memory, *list = memory + m.experts + 2;
+    // Tokens by expert: those of e are list[start[e]] to list[start[e + 1] - 1].
+    void list_tokens(int32_t* start, int32_t* list) const {
         for (int e = 0; e <= m.experts + 1; e++) start[e] = 0;
         for (int t = 0; t < T; t++) start[choice[t] + 1]++;
         for (int e = 0; e < m.experts; e++) start[e + 1] += start[e];
@@ -510,7 +549,11 @@ private:
             if (choice[t] < m.experts) list[start[choice[t]]++] = t;
         for (int e = m.experts; e > 0; e--) start[e] = start[e - 1];
         start[0] = 0;
+    }
 
+    void experts(Team& team, const Layer& layer, int32_t* memory) {
+        int32_t *start = memory, *list = memory + m.experts + 2;  // every thread makes them for itself
+        list_tokens(start, list);
         const int F = m.expert_size, wide = (F + CHUNK - 1) / CHUNK, tall = (D + CHUNK - 1) / CHUNK;
         int32_t busy[257];
         int count = 0;
@@ -549,6 +592,431 @@ private:
         }
         team.meet();
     }
+
+    // ----- many tokens, on tile registers
+
+    uint16_t *normed_blocks = nullptr, *attended_blocks, *route_blocks, *expert_blocks, *hidden_blocks, *all_keys, *all_values;
+    int blocks = 0, expert_blocks_max = 0;
+    struct Span {  // up to a block of tokens of one segment
+        int32_t segment, first, count;
+    };
+    std::vector<Span> query_blocks;
+    std::vector<size_t> kept_at;     // of each segment, where its keys begin among all, in keys
+    std::vector<int> kept_keys;      // of each segment, how many there is room for: a multiple of 32
+
+    // Whether the sizes are whole tiles.
+    bool can_tile() const {
+        const Layer& l = m.layer[0];
+        for (const Matrix* w : {&l.q, &l.k, &l.v_current, &l.v_delayed, &l.o, &l.router_down, &l.fc1, &l.fc2, &l.gate_up[0], &l.down[0]})
+            if (w->outer % 16 || w->inner % 32 || w->inner > 8192 || w->kind == F32) return false;
+        return l.grouped.kind == BF16 && m.head_dim % 32 == 0 && m.time1 == 2 && m.expert_size % 16 == 0;
+    }
+
+    // A segment of many tokens attends block by block; others token by token.
+    bool is_block(int s) const { return tiled && p.bounds[s + 1] - p.bounds[s] >= BLOCK; }
+
+    void place_tiled(Scratch& s) {
+        blocks = (T + BLOCK - 1) / BLOCK;
+        expert_blocks_max = T / BLOCK + m.experts;
+        normed_blocks = s.take<uint16_t>((size_t)blocks * BLOCK * D);
+        attended_blocks = s.take<uint16_t>((size_t)blocks * BLOCK * Q);
+        route_blocks = s.take<uint16_t>((size_t)blocks * BLOCK * m.router_size * 2);
+        expert_blocks = s.take<uint16_t>((size_t)expert_blocks_max * BLOCK * D);
+        hidden_blocks = s.take<uint16_t>((size_t)expert_blocks_max * BLOCK * m.expert_size);
+        size_t keys = 0;
+        kept_at.resize(p.segments);
+        kept_keys.resize(p.segments);
+        for (int i = 0; i < p.segments; i++) {
+            if (!is_block(i)) continue;
+            const int count = p.bounds[i + 1] - p.bounds[i];
+            kept_at[i] = keys;
+            kept_keys[i] = (p.starts[i] + count + 31) / 32 * 32;
+            keys += kept_keys[i];
+            for (int first = 0; first < count; first += BLOCK)
+                query_blocks.push_back({i, p.bounds[i] + first, std::min(BLOCK, count - first)});
+        }
+        all_keys = s.take<uint16_t>(keys * m.kv_heads * m.head_dim);
+        all_values = s.take<uint16_t>(keys * m.kv_heads * m.head_dim);
+    }
+
+    size_t tiled_bytes() const {
+        size_t widest = std::max({D, Q, m.expert_size, m.router_size});
+        size_t product = 32 * widest * 2 + 4096;
+        size_t conv = 2 * BLOCK * (size_t)m.head_dim * 2 * 2 + 2 * BLOCK * (size_t)m.head_dim * 4 + 4096;
+        size_t attention = MAX_GROUP * ((size_t)KEYS * BLOCK * 6 + (size_t)m.head_dim * BLOCK * 6) + 4096;
+        return std::max({product, conv, attention, ((size_t)T + 3 * m.experts + 4) * 4});
+    }
+
+#if HAS_TILES
+    static size_t block_size(int inner) { return (size_t)BLOCK * inner; }
+
+    // Two times 16 rows of a matrix for blocks [from, to): use(block, c) gets [2][16][16], the rows of each.
+    template <class Use>
+    static void rows_by_blocks(const Matrix& w, int first, int second, const uint16_t* data, int from, int to, char* memory, Use use) {
+        float* c = (float*)memory;
+        size_t stride;
+        uint16_t* room = (uint16_t*)(memory + 4096);
+        const uint16_t* a = rows_in_bf16(w, first, room, &stride);
+        const uint16_t* b = second < w.outer ? rows_in_bf16(w, second, room + (size_t)16 * w.inner, &stride) : a;
+        for (int block = from; block < to; block += 2) {
+            const uint16_t* x = data + block_size(w.inner) * block;
+            const uint16_t* y = block + 1 < to ? x + block_size(w.inner) : x;
+            tiles_times(a, b, stride, x, y, w.inner, c);
+            use(block, c, c + 512);
+            if (block + 1 < to) use(block + 1, c + 256, c + 768);
+        }
+    }
+
+    static int row_pairs(const Matrix& w) { return (w.outer + 31) / 32; }
+
+    // One task of a dense product: 32 rows for some blocks, into out + token * stride.
+    void dense_task(const Matrix& w, int task, const uint16_t* data, float* out, size_t stride, char* memory) {
+        const int from = task / row_pairs(w) * BLOCKS, to = std::min(from + BLOCKS, blocks), row = task % row_pairs(w) * 32;
+        rows_by_blocks(w, row, row + 16, data, from, to, memory, [&](int block, const float* c, const float* d) {
+            float* rows[BLOCK];
+            const int count = std::min(BLOCK, T - block * BLOCK);
+            for (int i = 0; i < count; i++) rows[i] = out + (size_t)(block * BLOCK + i) * stride + row;
+            turn(c, rows, count);
+            if (row + 16 >= w.outer) return;
+            for (int i = 0; i < count; i++) rows[i] += 16;
+            turn(d, rows, count);
+        });
+    }
+
+    int dense_tasks(const Matrix& w) const { return row_pairs(w) * ((blocks + BLOCKS - 1) / BLOCKS); }
+
+    void pack_tokens(const Vectors& from, int block, uint16_t* to) const {
+        const float* rows[BLOCK];
+        const int count = std::min(BLOCK, T - block * BLOCK);
+        for (int i = 0; i < count; i++) rows[i] = from.plain + (size_t)(block * BLOCK + i) * from.inner;
+        pack_block(rows, count, from.inner, to + block_size(from.inner) * block);
+    }
+
+    void run_tiled(Team& team, char* memory) {
+        start_tiles();
+        for (int block; (block = team.take(blocks)) >= 0;) {
+            for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
+                float* row = x + (size_t)t * D;
+                read_row(m.embed, (int)p.ids[t], row);
+                for (int i = 0; i < D; i += W) store(row + i, mul(add(load(row + i), load(m.input_bias + i)), load(m.input_scale + i)));
+                norm(t, m.layer[0].attention_norm, normed);
+            }
+            pack_tokens(normed, block, normed_blocks);
+        }
+        team.meet();
+        for (int l = 0; l < m.layers; l++) {
+            const Layer& layer = m.layer[l];
+            attention_tiled(team, layer, l, memory);
+            for (int block; (block = team.take(blocks)) >= 0;) {
+                for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
+                    merge(layer.attention_merge, t);
+                    norm(t, layer.moe_norm, normed);
+                }
+                pack_tokens(normed, block, normed_blocks);
+            }
+            team.meet();
+            router_tiled(team, layer, l, memory);
+            experts_tiled(team, layer, memory);
+            for (int block; (block = team.take(blocks)) >= 0;) {
+                for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
+                    if (choice[t] >= m.experts) skip(t);
+                    merge(layer.moe_merge, t);
+                    if (l + 1 < m.layers) norm(t, m.layer[l + 1].attention_norm, normed);
+                }
+                if (l + 1 < m.layers) pack_tokens(normed, block, normed_blocks);
+            }
+            team.meet();
+        }
+        stop_tiles();
+        head(team);
+    }
+
+    void attention_tiled(Team& team, const Layer& layer, int l, char* memory) {
+        float* u = p.new_columns ? p.new_columns + (size_t)l * T * C : columns;
+        float* d = p.new_delayed ? p.new_delayed + (size_t)l * T * half : delayed;
+        const Matrix* parts[4] = {&layer.q, &layer.k, &layer.v_current, &layer.v_delayed};
+        float* to[4] = {u, u + Q, current, d};
+        size_t stride[4] = {(size_t)C, (size_t)C, (size_t)half, (size_t)half};
+        int ends[4], total = 0;
+        for (int i = 0; i < 4; i++) ends[i] = total += dense_tasks(*parts[i]);
+        for (int task; (task = team.take(total)) >= 0;) {
+            int i = 0;
+            while (task >= ends[i]) i++;
+            dense_task(*parts[i], task - (i ? ends[i - 1] : 0), normed_blocks, to[i], stride[i], memory);
+        }
+        team.meet();
+        const int all_heads = m.heads + m.kv_heads, pairs = (blocks + 1) / 2;
+        for (int task; (task = team.take(pairs * all_heads)) >= 0;)
+            mix_tiled(layer, l, task / all_heads * 2 * BLOCK, task % all_heads, u, d, memory);
+        team.meet();
+        std::vector<int> gathers;  // segments, once for every KEYS keys and key head
+        for (int s = 0; s < p.segments; s++)
+            for (int at = 0; is_block(s) && at < kept_keys[s]; at += KEYS) gathers.push_back(s), gathers.push_back(at);
+        for (int task; (task = team.take((int)gathers.size() / 2 * m.kv_heads)) >= 0;)
+            gather(l, gathers[task / m.kv_heads * 2], gathers[task / m.kv_heads * 2 + 1], task % m.kv_heads);
+        team.meet();
+        const bool slides = layer.window > 0;
+        const int groups = m.heads / m.kv_heads, parts_of_group = (groups + MAX_GROUP - 1) / MAX_GROUP;
+        const int singles = (int)splits[slides].size() * m.kv_heads * parts_of_group;
+        const int wide = (int)query_blocks.size() * m.kv_heads * parts_of_group;
+        for (int task; (task = team.take(singles + wide)) >= 0;) {
+            // the last blocks have the most keys: they come first
+            const bool is_single = task >= wide;
+            const int at = is_single ? task - wide : wide - 1 - task;
+            const int part = at % parts_of_group, g = at / parts_of_group % m.kv_heads, index = at / parts_of_group / m.kv_heads;
+            const int first = g * groups + part * MAX_GROUP, count = std::min(MAX_GROUP, groups - part * MAX_GROUP);
+            if (is_single) score(l, splits[slides][index], index, g, first, count, (float*)memory);
+            else attend_block(query_blocks[index], layer.window, g, first, count, memory);
+        }
+        team.meet();
+        for (int block; (block = team.take(blocks)) >= 0;) {
+            for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
+                const int s = segment_of[t];
+                if (!is_block(s))
+                    for (int h = 0; h < m.heads; h++) join_splits(t, h, first_split[slides][t], first_split[slides][t + 1]);
+                if (p.commit && t + 1 == p.bounds[s + 1]) keep_state(l, s, u, d);
+            }
+            pack_tokens(attended, block, attended_blocks);
+        }
+        team.meet();
+        for (int task; (task = team.take(dense_tasks(layer.o))) >= 0;) dense_task(layer.o, task, attended_blocks, y, D, memory);
+        team.meet();
+    }
+
+    // Everything between the projections and attention, of one head of two blocks of tokens.
+    void mix_tiled(const Layer& layer, int l, int first, int h, const float* u, const float* d, char* memory) {
+        const int size = m.head_dim, count = std::min(2 * BLOCK, T - first);
+        const size_t block = block_size(2 * size);
+        float* c = (float*)memory;
+        uint16_t* taps = (uint16_t*)(memory + 4096);                          // two blocks of 2 * size places
+        float* heads = (float*)(memory + 4096 + 2 * block * sizeof(uint16_t));  // [2 * BLOCK][size]
+        for (int half_block = 0; half_block < 2; half_block++) {
+            for (int at = 0; at < size; at += 16) {
+                float deltas[2 * BLOCK][16];  // a token's older tap, then its newer one
+                for (int i = 0; i < BLOCK; i++) {
+                    const int t = first + half_block * BLOCK + i;
+                    for (int tap = 0; tap < 2; tap++) {
+                        vf total = load(layer.depthwise_bias + h * size + at);
+                        for (int k = 0; t < T && k < m.time0; k++)
+                            total = fma(load(layer.depthwise + (size_t)k * C + h * size + at),
+                                        load(column(u, l, t, 1 - tap + m.time0 - 1 - k) + h * size + at), total);
+                        store(deltas[2 * i + tap], total);
+                    }
+                }
+                // a line of `pairs` is a token's 16 pairs; turned, it is a pair of 16 tokens
+                alignas(64) uint16_t pairs[BLOCK][32];
+                float* lines[BLOCK];
+                pair_lines(deltas[0], 2 * BLOCK, pairs[0]);
+                for (int i = 0; i < BLOCK; i++) lines[i] = (float*)(taps + half_block * block + (size_t)(at + i) * 32);
+                turn((const float*)pairs, lines, BLOCK);
+            }
+        }
+        const Matrix& w = layer.grouped;
+        for (int row = 0; row < size; row += 32) {
+            const uint16_t* a = (const uint16_t*)w.data + (size_t)(h * size + row) * w.inner;
+            tiles_times(a, a + (size_t)16 * w.inner, w.inner, taps, taps + block, w.inner, c);
+            for (int part = 0; part < 4; part++) {  // rows 0 and 16 on, blocks 0 and 1
+                float* lines[BLOCK];
+                for (int i = 0; i < BLOCK; i++) lines[i] = heads + (size_t)((part & 1) * BLOCK + i) * size + row + (part >> 1) * 16;
+                turn(c + part * 256, lines, BLOCK);
+            }
+        }
+        for (int i = 0; i < count; i++) finish_head(layer, l, first + i, h, u, d, heads + (size_t)i * size);
+    }
+
+    // Keys [at, at + KEYS) of a segment as bfloat16, a row each; values with a channel in each row.
+    void gather(int l, int s, int at, int g) {
+        const int size = m.head_dim, room = kept_keys[s], length = p.starts[s] + p.bounds[s + 1] - p.bounds[s];
+        uint16_t* keys = all_keys + (kept_at[s] * m.kv_heads + (size_t)g * room) * size;
+        uint16_t* values = all_values + (kept_at[s] * m.kv_heads + (size_t)g * room) * size;
+        alignas(64) uint16_t some[32 * 16];
+        for (int from = at; from < std::min(at + KEYS, room); from += 32) {
+            for (int k = from; k < from + 32; k++) {
+                if (k < length) read_kv(p.keys[l], p.key_scales ? p.key_scales[l] : nullptr, s, k, g, 0, size, keys + (size_t)k * size);
+                else std::memset(keys + (size_t)k * size, 0, (size_t)size * 2);
+            }
+            for (int i = 0; i < size; i += 16) {
+                for (int k = 0; k < 32; k++) {
+                    if (from + k < length) read_kv(p.values[l], p.value_scales ? p.value_scales[l] : nullptr, s, from + k, g, i, 16, some + k * 16);
+                    else std::memset(some + k * 16, 0, 32);
+                }
+                turn_16bit(some, 16, values + (size_t)i * room + from, room);
+            }
+        }
+    }
+
+    void read_kv(const void* pool, const float* scales, int s, int k, int g, int first, int count, uint16_t* to) const {
+        const size_t page = p.table[(size_t)s * p.table_width + k / p.page_size];
+        const size_t row = (page * m.kv_heads + g) * p.page_size + k % p.page_size, at = row * m.head_dim + first;
+        if (p.kv_kind == BF16) {
+            std::memcpy(to, (const uint16_t*)pool + at, (size_t)count * 2);
+            return;
+        }
+        for (int i = 0; i < count; i++)
+            to[i] = float_to_bf16(p.kv_kind == F32 ? ((const float*)pool)[at + i] : (float)((const int8_t*)pool)[at + i] * scales[row]);
+    }
+
+    // Attention of a block of tokens, for `count` query heads of key head g. A token is a lane.
+    void attend_block(const Span& span, int window, int g, int first_head, int count, char* memory) {
+        const int size = m.head_dim, s = span.segment, room = kept_keys[s];
+        const int start = p.starts[s] + span.first - p.bounds[s], last = start + span.count;  // keys [.., last)
+        const uint16_t* keys = all_keys + (kept_at[s] * m.kv_heads + (size_t)g * room) * size;
+        const uint16_t* values = all_values + (kept_at[s] * m.kv_heads + (size_t)g * room) * size;
+        float* scores = (float*)memory;                                                  // [KEYS][16]
+        uint16_t* weights = (uint16_t*)(scores + (size_t)KEYS * BLOCK);                  // [KEYS / 2][16][2]
+        uint16_t* q = weights + (size_t)KEYS * BLOCK;                                    // [size / 2][16][2]
+        float* out = (float*)(q + block_size(size));                                     // [size][16]
+        const vf scale = splat(1.0f / std::sqrt((float)size));
+        alignas(64) int32_t lane_position[BLOCK];
+        for (int i = 0; i < BLOCK; i++) lane_position[i] = i < span.count ? start + i : start;
+        const __m512i position = _mm512_load_si512(lane_position);
+        const int begin = window ? std::max(0, start - window + 1) / 32 * 32 : 0;
+        for (int h = first_head; h < first_head + count; h++) {
+            const float* rows[BLOCK];
+            for (int i = 0; i < span.count; i++) rows[i] = queries + (size_t)(span.first + i) * Q + h * size;
+            pack_block(rows, span.count, size, q);
+            vf top = splat(-INFINITY), total = zero();
+            std::memset(out, 0, (size_t)size * BLOCK * 4);
+            for (int at = begin; at < last; at += KEYS) {
+                const int some = std::min(KEYS, (last - at + 31) / 32 * 32);
+                for (int k = 0; k < some; k += 32) {
+                    _tile_zero(0);
+                    _tile_zero(1);
+                    for (int i = 0; i < size; i += 32) {
+                        _tile_loadd(6, q + (size_t)i * 16, 64);
+                        _tile_loadd(4, keys + (size_t)(at + k) * size + i, size * 2);
+                        _tile_dpbf16ps(0, 4, 6);
+                        _tile_loadd(5, keys + (size_t)(at + k + 16) * size + i, size * 2);
+                        _tile_dpbf16ps(1, 5, 6);
+                    }
+                    _tile_stored(0, scores + (size_t)k * 16, 64);
+                    _tile_stored(1, scores + (size_t)(k + 16) * 16, 64);
+                }
+                vf new_top = top;
+                for (int k = 0; k < some; k++) {
+                    vf v = mul(load(scores + (size_t)k * 16), scale);
+                    if (at + k > start || (window && at + k <= last - 1 - window)) {
+                        const __m512i key = _mm512_set1_epi32(at + k);
+                        __mmask16 seen = _mm512_cmple_epi32_mask(key, position);
+                        if (window) seen &= _mm512_cmpgt_epi32_mask(key, _mm512_sub_epi32(position, _mm512_set1_epi32(window)));
+                        v = _mm512_mask_blend_ps(seen, splat(-INFINITY), v);
+                    }
+                    store(scores + (size_t)k * 16, v);
+                    new_top = vmax(new_top, v);
+                }
+                const vf shift = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(new_top, splat(-INFINITY), _CMP_EQ_OQ), new_top, zero());
+                const vf fade = exponential(add(top, mul(shift, splat(-1.0f))));
+                total = mul(total, fade);
+                for (int i = 0; i < size; i++) store(out + i * 16, mul(load(out + i * 16), fade));
+                for (int k = 0; k < some; k++) {
+                    vf e = exponential(add(load(scores + (size_t)k * 16), mul(shift, splat(-1.0f))));
+                    store(scores + (size_t)k * 16, e);
+                    total = add(total, e);
+                }
+                pair_lines(scores, some, weights);
+                for (int i = 0; i < size; i += 32) {
+                    _tile_loadd(0, out + (size_t)i * 16, 64);
+                    _tile_loadd(1, out + (size_t)(i + 16) * 16, 64);
+                    for (int k = 0; k < some; k += 32) {
+                        _tile_loadd(6, weights + (size_t)k * 16, 64);
+                        _tile_loadd(4, values + (size_t)i * room + at + k, room * 2);
+                        _tile_dpbf16ps(0, 4, 6);
+                        _tile_loadd(5, values + (size_t)(i + 16) * room + at + k, room * 2);
+                        _tile_dpbf16ps(1, 5, 6);
+                    }
+                    _tile_stored(0, out + (size_t)i * 16, 64);
+                    _tile_stored(1, out + (size_t)(i + 16) * 16, 64);
+                }
+                top = new_top;
+            }
+            const vf by = splat(1.0f) / total;
+            for (int i = 0; i < size; i++) store(out + i * 16, mul(load(out + i * 16), by));
+            for (int i = 0; i < size; i += 16) {
+                float* lines[BLOCK];
+                for (int j = 0; j < span.count; j++) lines[j] = attended.plain + (size_t)(span.first + j) * Q + h * size + i;
+                turn(out + (size_t)i * 16, lines, span.count);
+            }
+        }
+    }
+
+    void router_tiled(Team& team, const Layer& layer, int l, char* memory) {
+        const int R = m.router_size;
+        uint16_t* next_blocks = route_blocks + (size_t)blocks * BLOCK * R;
+        for (int task; (task = team.take(dense_tasks(layer.router_down))) >= 0;)
+            dense_task(layer.router_down, task, normed_blocks, route_mid.plain, R, memory);
+        team.meet();
+        for (int block; (block = team.take(blocks)) >= 0;) {
+            for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
+                keep_route(layer, l, t, 0, R);
+                norm_route(layer, t);
+            }
+            pack_tokens(route_in, block, route_blocks);
+        }
+        team.meet();
+        gelu_tiled(team, layer.fc1, layer.fc1_bias, route_blocks, route_mid, next_blocks, memory);
+        gelu_tiled(team, layer.fc2, layer.fc2_bias, next_blocks, route_in, nullptr, memory);
+        for (int t; (t = team.take(T)) >= 0;) choose_class(layer, l, t);
+        team.meet();
+    }
+
+    void gelu_tiled(Team& team, const Matrix& w, const float* bias, const uint16_t* data, Vectors& out, uint16_t* next, char* memory) {
+        for (int task; (task = team.take(dense_tasks(w))) >= 0;) dense_task(w, task, data, out.plain, w.outer, memory);
+        team.meet();
+        for (int block; (block = team.take(blocks)) >= 0;) {
+            for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
+                float* row = out.plain + (size_t)t * w.outer;
+                for (int i = 0; i < w.outer; i += W) store(row + i, gelu(add(load(row + i), load(bias + i))));
+            }
+            if (next) pack_tokens(out, block, next);
+        }
+        team.meet();
+    }
+
+    void experts_tiled(Team& team, const Layer& layer, char* memory) {
+        // tokens by expert, and how many blocks come before those of each: every thread makes the lists for itself
+        std::vector<int32_t> start(m.experts + 2), list(T), before(m.experts + 1);
+        list_tokens(start.data(), list.data());
+        for (int e = 0; e < m.experts; e++) before[e + 1] = before[e] + (start[e + 1] - start[e] + BLOCK - 1) / BLOCK;
+        const int F = m.expert_size, all = before[m.experts];
+        for (int block; (block = team.take(all)) >= 0;) {
+            const int e = (int)(std::upper_bound(before.begin(), before.end(), block) - before.begin()) - 1;
+            const int first = start[e] + (block - before[e]) * BLOCK, count = std::min(BLOCK, start[e + 1] - first);
+            const float* rows[BLOCK];
+            for (int i = 0; i < count; i++) rows[i] = normed.plain + (size_t)list[first + i] * D;
+            pack_block(rows, count, D, expert_blocks + block_size(D) * block);
+        }
+        team.meet();
+        const int wide = F / 16, tall = (D + 31) / 32;
+        for (int task; (task = team.take(m.experts * wide)) >= 0;) {
+            const int e = task / wide, row = task % wide * 16;
+            if (before[e] == before[e + 1]) continue;
+            rows_by_blocks(layer.gate_up[e], row, F + row, expert_blocks, before[e], before[e + 1], memory,
+                           [&](int block, float* gate, const float* up) {
+                               for (int i = 0; i < 256; i += W) store(gate + i, mul(silu(load(gate + i)), load(up + i)));
+                               pair_lines(gate, 16, hidden_blocks + block_size(F) * block + (size_t)row * BLOCK);
+                           });
+        }
+        team.meet();
+        for (int task; (task = team.take(m.experts * tall)) >= 0;) {
+            const int e = task / tall, row = task % tall * 32;
+            if (before[e] == before[e + 1]) continue;
+            rows_by_blocks(layer.down[e], row, row + 16, hidden_blocks, before[e], before[e + 1], memory,
+                           [&](int block, float* c, float* d) {
+                               const int first = start[e] + (block - before[e]) * BLOCK, count = std::min(BLOCK, start[e + 1] - first);
+                               alignas(64) float by[BLOCK] = {};
+                               float* rows[BLOCK];
+                               for (int i = 0; i < count; i++) by[i] = weight[list[first + i]], rows[i] = y + (size_t)list[first + i] * D + row;
+                               for (int i = 0; i < 256; i += W) store(c + i, mul(load(c + i), load(by)));
+                               turn(c, rows, count);
+                               if (row + 16 >= D) return;
+                               for (int i = 0; i < 256; i += W) store(d + i, mul(load(d + i), load(by)));
+                               for (int i = 0; i < count; i++) rows[i] += 16;
+                               turn(d, rows, count);
+                           });
+        }
+        team.meet();
+    }
+#endif
 
     // ----- logits
 

@@ -35,7 +35,7 @@ struct Pass {
     const int64_t* ids;      // [tokens]
     const int32_t* bounds;   // [segments + 1]
     const int32_t* starts;   // [segments] tokens that came before
-    const int32_t* slots;    // [segments] of the states
+    const int32_t* slots;    // [segments] of the states; whoever starts at 0 starts from zeros, whatever is there
     const int32_t* table;    // [segments][table_width] page of every `page_size` tokens
     int32_t table_width, page_size;
     void* const* keys;       // [layers], each (pages, kv_heads, page_size, head_dim) of kind `kv_kind`
@@ -47,6 +47,7 @@ struct Pass {
     float* columns;          // (layers, num_slots, time0 + time1 - 2, channels)
     float* delayed;          // (layers, num_slots, half)
     int32_t commit;          // put the state after the pass into the slots
+    int32_t may_round;       // many tokens may meet a matrix in bfloat16, as those of a bfloat16 model do
     int32_t num_rows;        // whose logits are wanted
     const float *cos[2], *sin[2];  // per span [tokens][half_rotary]
     float* new_columns;      // (layers, tokens, channels) and

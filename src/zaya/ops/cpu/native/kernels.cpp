@@ -4,12 +4,16 @@
 
 #include "matrix.h"
 #include "team.h"
+#include "tiles.h"
 
 extern "C" {
 
 // Whether this CPU has the instructions this library was compiled for.
 int zaya_runs_here() {
     __builtin_cpu_init();
+#if HAS_TILES
+    if (!__builtin_cpu_supports("avx512bf16") || !ask_for_tiles()) return 0;
+#endif
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");

@@ -1,0 +1,48 @@
+// Products of many vectors with a matrix, on the tile registers of AMX: 16 rows by 16 vectors at a time, in bfloat16
+// with sums in float32. Only in the build for processors that have them.
+//
+// The rows of the matrix are the first factor and are read where they lie; the vectors, 16 to a block, are the second:
+//
+//     block   [inner / 2][16 vectors][2]   bfloat16, so that a line of 64 bytes holds two places of all 16
+//
+// Results come out with a row of the matrix in each line and a vector in each lane.
+
+#pragma once
+
+#include "matrix.h"
+
+#if defined(__AMX_BF16__)
+#define HAS_TILES 1
+
+#include <immintrin.h>
+
+constexpr int LANES = 16;  // vectors of a block
+
+// Whether the kernel lets this process use the tile registers.
+bool ask_for_tiles();
+
+// To be called by a thread before it uses tiles, and after.
+void start_tiles();
+void stop_tiles();
+
+// 16 vectors of `inner` floats as a block; rows from `count` on are zero.
+void pack_block(const float* const* rows, int count, int inner, uint16_t* block);
+
+// c [2][2][16][16] = (16 rows of a, 16 rows of b) by (block x, block y); a row every `stride` numbers.
+void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, const uint16_t* y, int inner, float* c);
+
+// in [16][16] across the diagonal, into out[lane][0..16) for `count` lanes.
+void turn(const float* in, float* const* out, int count);
+
+// Sixteen lines of float pairs to bfloat16: lines 2i and 2i+1 of `in` [lines][16] become line i of `out` [lines/2][16][2].
+void pair_lines(const float* in, int lines, uint16_t* out);
+
+// 16 rows of a matrix of any kind as bfloat16, in place where they are that already: the first, with its stride.
+const uint16_t* rows_in_bf16(const Matrix& m, int first, uint16_t* memory, size_t* stride);
+
+// A transposed copy of 16-bit numbers: 32 rows of 16 (every `stride`) become 16 rows of 32 (every `out_stride`).
+void turn_16bit(const uint16_t* in, size_t stride, uint16_t* out, size_t out_stride);
+
+#else
+#define HAS_TILES 0
+#endif
