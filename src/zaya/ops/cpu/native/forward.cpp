@@ -660,10 +660,14 @@ private:
         const uint16_t* b = second < w.outer ? rows_in_bf16(w, second, room + (size_t)16 * w.inner, &stride) : a;
         for (int block = from; block < to; block += 2) {
             const uint16_t* x = data + block_size(w.inner) * block;
-            const uint16_t* y = block + 1 < to ? x + block_size(w.inner) : x;
-            tiles_times(a, b, stride, x, y, w.inner, c);
+            if (block + 1 == to) {
+                tiles_times(a, b, stride, x, w.inner, c);
+                use(block, c, c + 256);
+                return;
+            }
+            tiles_times(a, b, stride, x, x + block_size(w.inner), w.inner, c);
             use(block, c, c + 512);
-            if (block + 1 < to) use(block + 1, c + 256, c + 768);
+            use(block + 1, c + 256, c + 768);
         }
     }
 
@@ -866,7 +870,7 @@ private:
         uint16_t* weights = (uint16_t*)(scores + (size_t)KEYS * BLOCK);                  // [KEYS / 2][16][2]
         uint16_t* q = weights + (size_t)KEYS * BLOCK;                                    // [size / 2][16][2]
         float* out = (float*)(q + block_size(size));                                     // [size][16]
-        const vf scale = splat(1.0f / std::sqrt((float)size));
+        const vf scale = splat(1.44269504f / std::sqrt((float)size));  // scores are exponents of 2
         alignas(64) int32_t lane_position[BLOCK];
         for (int i = 0; i < BLOCK; i++) lane_position[i] = i < span.count ? start + i : start;
         const __m512i position = _mm512_load_si512(lane_position);
@@ -905,11 +909,11 @@ private:
                     new_top = vmax(new_top, v);
                 }
                 const vf shift = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(new_top, splat(-INFINITY), _CMP_EQ_OQ), new_top, zero());
-                const vf fade = exponential(add(top, mul(shift, splat(-1.0f))));
+                const vf fade = exp2_rounded(_mm512_sub_ps(top, shift));
                 total = mul(total, fade);
                 for (int i = 0; i < size; i++) store(out + i * 16, mul(load(out + i * 16), fade));
                 for (int k = 0; k < some; k++) {
-                    vf e = exponential(add(load(scores + (size_t)k * 16), mul(shift, splat(-1.0f))));
+                    vf e = exp2_rounded(_mm512_sub_ps(load(scores + (size_t)k * 16), shift));
                     store(scores + (size_t)k * 16, e);
                     total = add(total, e);
                 }
@@ -992,7 +996,7 @@ private:
             if (before[e] == before[e + 1]) continue;
             rows_by_blocks(layer.gate_up[e], row, F + row, expert_blocks, before[e], before[e + 1], memory,
                            [&](int block, float* gate, const float* up) {
-                               for (int i = 0; i < 256; i += W) store(gate + i, mul(silu(load(gate + i)), load(up + i)));
+                               for (int i = 0; i < 256; i += W) store(gate + i, mul(silu_rounded(load(gate + i)), load(up + i)));
                                pair_lines(gate, 16, hidden_blocks + block_size(F) * block + (size_t)row * BLOCK);
                            });
         }

@@ -90,6 +90,20 @@ void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint
     _tile_stored(3, c + 768, 64);
 }
 
+void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, int inner, float* c) {
+    _tile_zero(0);
+    _tile_zero(2);
+    for (int k = 0; k < inner; k += 32) {
+        _tile_loadd(4, a + k, stride * 2);
+        _tile_loadd(6, x + (size_t)k * 16, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(5, b + k, stride * 2);
+        _tile_dpbf16ps(2, 5, 6);
+    }
+    _tile_stored(0, c, 64);
+    _tile_stored(2, c + 256, 64);
+}
+
 void turn(const float* in, float* const* out, int count) {
     __m512i line[16];
     for (int i = 0; i < 16; i++) line[i] = _mm512_loadu_si512(in + i * 16);

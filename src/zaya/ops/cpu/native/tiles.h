@@ -31,6 +31,9 @@ void pack_block(const float* const* rows, int count, int inner, uint16_t* block)
 // c [2][2][16][16] = (16 rows of a, 16 rows of b) by (block x, block y); a row every `stride` numbers.
 void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, const uint16_t* y, int inner, float* c);
 
+// The same for one block: c [2][16][16].
+void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, int inner, float* c);
+
 // in [16][16] across the diagonal, into out[lane][0..16) for `count` lanes.
 void turn(const float* in, float* const* out, int count);
 
@@ -39,6 +42,21 @@ void pair_lines(const float* in, int lines, uint16_t* out);
 
 // 16 rows of a matrix of any kind as bfloat16, in place where they are that already: the first, with its stride.
 const uint16_t* rows_in_bf16(const Matrix& m, int first, uint16_t* memory, size_t* stride);
+
+// 2^x to about 4e-6: what is then rounded to bfloat16 needs no more
+static inline vf exp2_rounded(vf x) {
+    vf n = round_even(x), f = _mm512_sub_ps(x, n);
+    vf p = splat(9.6181291e-3f);
+    p = fma(p, f, splat(5.5504109e-2f));
+    p = fma(p, f, splat(2.4022651e-1f));
+    p = fma(p, f, splat(6.9314718e-1f));
+    p = fma(p, f, splat(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+static inline vf silu_rounded(vf x) {
+    return mul(x, _mm512_rcp14_ps(add(splat(1.0f), exp2_rounded(mul(x, splat(-1.44269504f))))));
+}
 
 // A transposed copy of 16-bit numbers: 32 rows of 16 (every `stride`) become 16 rows of 32 (every `out_stride`).
 void turn_16bit(const uint16_t* in, size_t stride, uint16_t* out, size_t out_stride);
