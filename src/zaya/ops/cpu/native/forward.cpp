@@ -384,48 +384,63 @@ private:
         const int size = m.head_dim, keys = split.last - split.first, page = p.page_size;
         const int32_t* table = p.table + (size_t)segment_of[split.token] * p.table_width;
         const float scale = 1.0f / std::sqrt((float)size);
-        float* scores = memory;  // [HEADS][SPLIT]
+        const size_t row_bytes = (size_t)size * (KIND == F32 ? 4 : KIND == BF16 ? 2 : 1);
+        float* scores = memory;  // [SPLIT][4]: the heads of a key side by side
         for (int at = split.first; at < split.last;) {
             const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
             const int some = std::min(page - at % page, split.last - at), to = at - split.first;
+            // Pages lie apart, so nobody fetches the next one unasked; values are read by then in columns.
+            const size_t next = at + some < split.last ? ((size_t)table[(at + some) / page] * m.kv_heads + g) * page : row;
             for (int k = 0; k < some; k++) {
+                for (size_t line = 0; line < row_bytes; line += 64) {
+                    _mm_prefetch((const char*)p.keys[l] + (next + k) * row_bytes + line, _MM_HINT_T0);
+                    _mm_prefetch((const char*)p.values[l] + (row + k) * row_bytes + line, _MM_HINT_T1);
+                }
                 vf total[4] = {zero(), zero(), zero(), zero()};
                 for (int i = 0; i < size; i += W) {
                     vf key = load_kv<KIND>(p.keys[l], (row + k) * size + i);
                     for (int h = 0; h < HEADS; h++) total[h] = fma(key, load(q + h * size + i), total[h]);
                 }
-                alignas(16) float dots[4];
-                _mm_store_ps(dots, sum4(total[0], total[1], total[2], total[3]));
                 const float by = KIND == INT8 ? scale * p.key_scales[l][row + k] : scale;
-                for (int h = 0; h < HEADS; h++) scores[h * SPLIT + to + k] = dots[h] * by;
+                const __m128 dots = sum4(total[0], total[1], total[2], total[3]);
+                _mm_storeu_ps(scores + (size_t)(to + k) * 4, _mm_mul_ps(dots, _mm_set1_ps(by)));
             }
             at += some;
         }
+        const int numbers = 4 * keys;
+        for (int i = numbers; i % W; i++) scores[i] = -INFINITY;  // 4 * SPLIT is a multiple of W
+        alignas(64) float lane[W];
+        float tops[4], sums[4] = {};
+        vf top = splat(-INFINITY), total = zero();
+        for (int i = 0; i < numbers; i += W) top = vmax(top, load(scores + i));
+        store(lane, top);
+        for (int h = 0; h < 4; h++) tops[h] = lane[h];
+        for (int i = 4; i < W; i++) tops[i % 4] = std::max(tops[i % 4], lane[i]);
+        for (int i = 0; i < W; i++) lane[i] = -tops[i % 4];
+        const vf shift = load(lane);
+        for (int i = 0; i < numbers; i += W) {
+            vf e = exponential(add(load(scores + i), shift));
+            store(scores + i, e);
+            if (i + W > numbers)  // what pads the last vector is not 0: e^-87 is a number
+                for (int j = numbers; j < i + W; j++) scores[j] = 0;
+            total = add(total, load(scores + i));
+        }
+        store(lane, total);
+        for (int i = 0; i < W; i++) sums[i % 4] += lane[i];
         for (int h = 0; h < HEADS; h++) {
-            float* s = scores + h * SPLIT;
-            for (int k = keys; k % W; k++) s[k] = -INFINITY;  // SPLIT is a multiple of W
-            vf top = splat(-INFINITY), total = zero();
-            for (int k = 0; k < keys; k += W) top = vmax(top, load(s + k));
-            const float largest = maximum(top);
-            for (int k = 0; k < keys; k += W) {
-                vf e = exponential(add(load(s + k), splat(-largest)));
-                store(s + k, e);
-            }
-            for (int k = keys; k % W; k++) s[k] = 0;
-            for (int k = 0; k < keys; k += W) total = add(total, load(s + k));
-            out[h * (size + 2)] = largest;
-            out[h * (size + 2) + 1] = sum(total);
+            out[h * (size + 2)] = tops[h];
+            out[h * (size + 2) + 1] = sums[h];
             for (int i = 0; i < size; i++) out[h * (size + 2) + 2 + i] = 0;
         }
         for (int at = split.first; at < split.last;) {
             const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
             const int some = std::min(page - at % page, split.last - at), from = at - split.first;
             if constexpr (KIND == INT8)
-                for (int h = 0; h < HEADS; h++)
-                    for (int k = 0; k < some; k++) scores[h * SPLIT + from + k] *= p.value_scales[l][row + k];
+                for (int k = 0; k < some; k++)
+                    for (int h = 0; h < 4; h++) scores[(from + k) * 4 + h] *= p.value_scales[l][row + k];
             int i = 0;
-            for (; i + 2 * W <= size; i += 2 * W) add_values<KIND, HEADS, 2>(p.values[l], row, some, size, i, scores + from, out);
-            for (; i < size; i += W) add_values<KIND, HEADS, 1>(p.values[l], row, some, size, i, scores + from, out);
+            for (; i + 2 * W <= size; i += 2 * W) add_values<KIND, HEADS, 2>(p.values[l], row, some, size, i, scores + (size_t)from * 4, out);
+            for (; i < size; i += W) add_values<KIND, HEADS, 1>(p.values[l], row, some, size, i, scores + (size_t)from * 4, out);
             at += some;
         }
     }
@@ -439,7 +454,7 @@ private:
             vf value[WIDE];
             for (int w = 0; w < WIDE; w++) value[w] = load_kv<KIND>(pool, (row + k) * size + i + w * W);
             for (int h = 0; h < HEADS; h++) {
-                vf by = splat(scores[h * SPLIT + k]);
+                vf by = splat(scores[k * 4 + h]);
                 for (int w = 0; w < WIDE; w++) total[h][w] = fma(value[w], by, total[h][w]);
             }
         }
