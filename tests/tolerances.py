@@ -28,8 +28,8 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "loss_gradient": (0.0, 1e-7),
     # float64 against the same rounded to bfloat16 at the end: half of its last of 8 bits, and what float32 adds.
     "rounded_to_bfloat16": (2**-8, 1e-6),
-    # Log-probabilities with keys and values in a byte each: their error is up to half of 1/127 of the largest number of a
-    # head, and random models of 8 channels a head amplify it. Worst seen over the shapes of the tests: 0.12.
+    # Log-probabilities with keys and values in a byte each: they are off by up to half of 1/127 of the largest number
+    # of a head, and random models of 8 channels a head amplify it. Worst seen over the shapes of the tests: 0.12.
     "int8_kv": (0.0, 0.2),
     # float32 on an accelerator against the CPU: other kernels, other orders of addition.
     "accelerator": (1e-4, 1e-4),

@@ -3,9 +3,12 @@
 1. What a script writes is cut at the budget as a model's text is: LENGTH, and not closed inside the reasoning.
 2. The script sees the messages, or the text of the ids; its seed and index are the request's.
 3. A completion that fails is left out, and its neighbours stay.
+4. `submit` gives the same, in deltas and as a result.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 from zaya.engine.scripted import ScriptedCompleter
 from zaya.engine.types import Completion, FinishReason, Request, SamplingParams
@@ -51,3 +54,16 @@ def test_what_a_script_sees() -> None:
     assert seen == [(QUESTION, 5, 0), (QUESTION, 5, 1), (QUESTION, 5, 2), ("<|im_start|>x", 6, 0)]
     assert completer.requests == requests
     assert progress == [(3, 4), (4, 4)]
+
+
+def test_submit() -> None:
+    completer = ScriptedCompleter(TOKENIZER, lambda prompt, seed, index: None if index == 1 else f"{index}</think>a")
+    request = Request(messages=QUESTION, n=3, thinking=True)
+
+    async def ask_for_it() -> tuple[list[tuple[int, str, str]], list[Completion]]:
+        handle = completer.submit(request)
+        return [(delta.index, delta.reasoning, delta.text) async for delta in handle], await handle.result()
+
+    deltas, completions = asyncio.run(ask_for_it())
+    assert deltas == [(0, "0", "a"), (1, "2", "a")]
+    assert [c.ids for c in completions] == [c.ids for c in completer.complete([request])[0]]

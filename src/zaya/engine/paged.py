@@ -279,7 +279,8 @@ class PagedPass:
         position = np.arange(len(segment)) - self._first[segment] + self.starts[segment]
         page = self.table[segment, position // size].astype(np.int64)
         head = np.arange(kv_heads)
-        self._places = self.cache._index((((page[:, None] * kv_heads) + head) * size + position[:, None] % size).ravel())
+        row = (page[:, None] * kv_heads + head) * size + position[:, None] % size
+        self._places = self.cache._index(row.ravel())
 
     def _set_groups(self) -> None:
         is_single = (self.new == 1) & (not use_reference())
@@ -318,7 +319,8 @@ class PagedPass:
         kv_heads, longest = self.cache.config.num_kv_heads, int(lengths.max())
         table = self.table[segments, : self.cache.pages.pages_for(longest)].astype(np.int64)
         blocks = table[:, None, :] * kv_heads + np.arange(kv_heads)[:, None]
-        tokens = np.concatenate([np.arange(self._first[i], self._first[i] + self.new[i]) for i in segments])
+        parts = zip(self._first[segments].tolist(), self.new[segments].tolist(), strict=True)
+        tokens = np.concatenate([np.arange(first, first + count) for first, count in parts])
         first, stop = int(tokens[0]), int(tokens[0]) + len(tokens)
         return _Group(
             tokens=slice(first, stop) if (np.diff(tokens) == 1).all() else index(tokens),

@@ -1,4 +1,4 @@
-"""Who holds which memory: pages of keys and values, slots of running sequences, snapshots of CCA state. Imports no torch.
+"""Who holds which memory: pages of keys and values, slots of running sequences, snapshots of CCA state. No torch.
 
 A page has room for the keys and values of `page_size` tokens in every layer. A sequence is a slot and a row of pages;
 sequences, and the prefix cache, share pages by counting who refers to them. What has to be copied or cleared is only
@@ -200,7 +200,9 @@ class PageTable:
         wrong = np.flatnonzero(refs != self.refs)
         assert not len(wrong), f"pages {wrong[:8]} have {self.refs[wrong[:8]]} references, counted {refs[wrong[:8]]}"
         free = self._free[: self.free]
-        assert len(np.unique(free)) == self.free, "a page is free twice"
+        is_free = np.zeros(len(self.refs), dtype=bool)
+        is_free[free] = True
+        assert np.count_nonzero(is_free) == self.free, "a page is free twice"
         assert not self.refs[free].any(), "a page is free that somebody refers to"
         assert self.free == np.count_nonzero(self.refs == 0), "a page is lost"
         assert len(set(self._free_slots)) == len(self._free_slots), "a slot is free twice"
