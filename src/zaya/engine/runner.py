@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -52,9 +52,8 @@ class Generation(Track):
         return self.error is not None or self.state.finish_reason is not None
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A draw."""
+class _Row(NamedTuple):
+    """A draw. A named tuple, because every pass makes one for each sequence."""
 
     generation: Generation
     at: int
@@ -106,7 +105,8 @@ class Runner:
         for chunk, its_routes in zip(chunks, routes, strict=True):
             at, generation = len(rows), cast(Generation, chunk.track)
             if chunk.is_last:
-                rows += [_Row(generation, at + i, chunk.drafts[:i]) for i in range(1 + len(chunk.drafts))]
+                rows.append(_Row(generation, at))
+                rows += [_Row(generation, at + i, chunk.drafts[:i]) for i in range(1, 1 + len(chunk.drafts))]
             if chunk.drafts:
                 tentative.append((chunk, its_routes, len(generation.drawn)))
             else:
@@ -147,13 +147,12 @@ class Runner:
         want = Want(logits=None, hidden=True, routes=wants_routes)
         out: Output = self.model(ids, cu_seqlens=[0, *ends.tolist()], cache=context, want=want)
         assert out.hidden is not None
-        drawing = [
-            np.arange(end - 1 - len(chunk.drafts), end)
-            for chunk, end in zip(chunks, ends, strict=True)
-            if chunk.is_last
-        ]
-        index = np.concatenate(drawing) if drawing else ends[:0]
-        hidden = out.hidden if len(index) == len(ids) else out.hidden[torch.as_tensor(index, device=ids.device)]
+        index: list[int] = []
+        for chunk, end in zip(chunks, ends.tolist(), strict=True):
+            if chunk.is_last:
+                index += range(end - 1 - len(chunk.drafts), end)
+        at = torch.tensor(index, dtype=torch.long, device=ids.device)
+        hidden = out.hidden if len(index) == len(ids) else out.hidden[at]
         if not wants_routes:
             return self.model.head(hidden), [None] * len(chunks), context
         return self.model.head(hidden), np.split(_as_bytes(out), ends[:-1]), context
@@ -214,9 +213,12 @@ class Runner:
 
 
 def propose(track: Track, count: int) -> Sequence[int]:
-    """Drafts for the scheduler: up to `count` tokens that may follow a generation's text."""
+    """Drafts for the scheduler: up to `count` tokens that may follow a generation's text. None where a structure has to
+    see every token before the next."""
     generation = cast(Generation, track)
     lookup = generation.lookup
+    if generation.state.params.structure is not None:
+        return []
     lookup.extend(generation.ids(len(lookup), generation.length))
     # behind the last draft one more token is drawn
     return lookup.propose(min(count, generation.state.params.max_tokens - len(generation.drawn) - 1))

@@ -250,7 +250,7 @@ class Scheduler:
             return {}
         spare, drafts = (self.max_batch_tokens - len(tracks)) // 2, {}
         for track in tracks:
-            found = self.propose(track, min(self.most_drafts, spare))
+            found = () if track.is_new else self.propose(track, min(self.most_drafts, spare))
             if found:
                 drafts[track] = found
                 spare -= len(found)
