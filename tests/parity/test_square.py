@@ -25,6 +25,7 @@ from tests.tolerances import assert_close
 from zaya.engine.engine import Engine
 from zaya.engine.paged import PagedCache
 from zaya.engine.pages import PageTable
+from zaya.engine.scheduler import Track
 from zaya.engine.types import Completion, Request, SamplingParams
 from zaya.model.cache import DenseCache
 from zaya.model.config import ModelConfig
@@ -136,16 +137,27 @@ def test_pages_that_were_taken(model: ZayaModel) -> None:
 
 
 def test_drafts(model: ZayaModel) -> None:
-    """Greedy texts of small models repeat themselves; sampled ones only seem to."""
-    request = ask(draw_prompt(model.config), n=2, params=SamplingParams(max_tokens=24, temperature=0.0))
-    requests = [request, replace(request, params=SamplingParams(max_tokens=30, top_k=2, temperature=9.0), seed=1)]
+    """Of three drafts none, one, two or all are right, in turn. Blocks end inside of them."""
+    prompt, params = draw_prompt(model.config), SamplingParams(max_tokens=20)
+    requests = [ask(prompt, params=params), ask(prompt[:4], params=params, seed=1)]
+    plain = [completion for (completion,) in make_engine(model).complete(requests)]
+    whole = {c.prompt_ids: [*c.prompt_ids, *c.ids] for c in plain}
     engine = make_engine(model, speculate=3)
-    drafted = [c for group in engine.complete(requests) for c in group]
+
+    def propose(track: Track, count: int) -> list[int]:
+        drafts = whole.get(track.prompt.ids, [])[track.length : track.length + count]
+        right = track.length % 4
+        return [id if i < right else 4 + id % 2 for i, id in enumerate(drafts)][: max(0, 19 - len(track.drawn))]
+
+    engine._scheduler.propose = propose
+    drafted = [completion for (completion,) in engine.complete(requests)]
     assert 0 < engine.stats.drafts_accepted < engine.stats.drafts_proposed
     check(model, *drafted, what="drafts")
-    plain = make_engine(model)
-    assert [c.ids for c in drafted] == [c.ids for group in plain.complete(requests) for c in group]
-    assert engine.stats.passes < plain.stats.passes
+    assert [c.ids for c in drafted] == [c.ids for c in plain]
+    goes_on = ask([*whole[tuple(prompt)], 7], seed=5)
+    [[continued]] = engine.complete([goes_on])
+    assert continued.cached_tokens == PROMPT + 19
+    check(model, continued, what="behind drafts")
 
 
 @pytest.mark.parametrize("name", ["two_kv_heads", "alternating", "conv_2_4"])
