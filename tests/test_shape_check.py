@@ -84,7 +84,7 @@ def test_protocols_are_checked_by_their_methods(sample: Any):
 
 
 def test_the_packages_of_the_model_are_checked():
-    import zaya.engine.slots
+    import zaya.engine.paged
     import zaya.model.config
     import zaya.ops.segments
     import zaya.rl.loss
@@ -94,6 +94,6 @@ def test_the_packages_of_the_model_are_checked():
         loader = module.__spec__.loader if module.__spec__ else None
         return type(loader).__module__.startswith("jaxtyping")
 
-    checked = (zaya.ops.segments, zaya.model.config, zaya.train.muon, zaya.engine.slots, zaya.rl.loss)
+    checked = (zaya.ops.segments, zaya.model.config, zaya.train.muon, zaya.engine.paged, zaya.rl.loss)
     assert all(map(is_checked, checked))
     assert not is_checked(sys.modules["zaya.errors"])

@@ -30,6 +30,9 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "rounded_to_bfloat16": (2**-8, 1e-6),
     # A product of 96 numbers in float32, some of them fifty times the others, against float64.
     "products": (1e-5, 1e-4),
+    # Log-probabilities with keys and values in a byte each: they are off by up to half of 1/127 of the largest number
+    # of a head, and random models of 8 channels a head amplify it. Worst seen over the shapes of the tests: 0.12.
+    "int8_kv": (0.0, 0.2),
     # float32 on an accelerator against the CPU: other kernels, other orders of addition.
     "accelerator": (1e-4, 1e-4),
     # bfloat16 by two kernels: each result is rounded to 8 bits.

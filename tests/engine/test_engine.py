@@ -152,14 +152,16 @@ def count_read_tokens(engine: Engine) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize(("max_batch", "passes"), [(8, [5, 6, 6, 6]), (4, [5, 4, 4, 4, 2, 2, 2])])
+@pytest.mark.parametrize(("max_batch", "passes"), [(8, [5, 6, 6, 6]), (4, [5, 4, 4, 4, 1, 2, 2, 2])])
 def test_a_prompt_is_read_once(max_batch: int, passes: list[int]) -> None:
-    """Six completions of one prompt in 8 slots, and in 4: as if each had been asked for alone."""
+    """Six completions of one prompt in 8 slots, and in 4: as if each had been asked for alone. Those that find no slot
+    at first read the prompt's last token again, whose logits nobody has kept."""
     engine = make_engine(max_batch=max_batch)
     engine.stop_ids = frozenset()
     (prompt,) = make_prompts(BASE, [5])
     params = SamplingParams(max_tokens=4)
     alone = [engine.complete([Request(prompt_ids=prompt, params=params, n=i + 1, seed=7)])[0][i].ids for i in range(6)]
+    engine.weight_version += 1  # so that nothing of this is known
     assert len(set(alone)) == 6
     seen = count_read_tokens(engine)
     requests = [Request(prompt_ids=prompt, params=params, n=4, seed=7)] * 1
@@ -167,11 +169,12 @@ def test_a_prompt_is_read_once(max_batch: int, passes: list[int]) -> None:
     first, second = engine.complete(requests)
     assert seen == passes
     assert [c.ids for c in first] == alone[:4]
-    assert [c.cached_tokens for c in (*first, *second)] == [0, 5, 5, 5, 5, 5]
+    late = 5 if max_batch == 8 else 4
+    assert [c.cached_tokens for c in (*first, *second)] == [0, 5, 5, 5, late, 5]
 
 
 def test_free_places_are_taken_by_who_waits() -> None:
-    """Budgets of 2, 5, 3 and 4 tokens in two slots: whoever ends is replaced before the next pass."""
+    """Budgets of 2, 5, 3 and 4 tokens in two slots: whoever ends is replaced in the next pass, beside who goes on."""
     engine = make_engine(max_batch=2)
     engine.stop_ids = frozenset()
     prompts = make_prompts(BASE, [3, 4, 5, 6])
@@ -183,7 +186,7 @@ def test_free_places_are_taken_by_who_waits() -> None:
     found = engine.complete(requests)
     assert [len(c.ids) for (c,) in found] == list(budgets)
     assert all(c.finish_reason is FinishReason.LENGTH for (c,) in found)
-    assert seen == [3 + 4, 2, 5, 2, 2, 6, 2, 1, 1]
+    assert seen == [3 + 4, 2, 1 + 5, 2, 2, 6, 1, 1, 1]
     for (completion,), request in zip(found, requests, strict=True):
         assert completion.ids == engine.complete([request])[0][0].ids
 
@@ -353,7 +356,8 @@ def test_logits_that_are_no_numbers_are_named() -> None:
 
 
 def test_the_report_precision_runs() -> None:
-    engine = Engine(make_model(replace(BASE, eos_id=1)))
-    engine.model.set_precision("report")
+    model = make_model(replace(BASE, eos_id=1))
+    model.set_precision("report")
+    engine = Engine(model)
     (completion,) = engine.generate([[4, 5, 6]], SamplingParams(max_tokens=6, temperature=0))
     assert completion.ids == tuple(generate(engine.model, [4, 5, 6], max_tokens=6, temperature=0))

@@ -3,6 +3,7 @@
 1. What a script writes is cut at the budget as a model's text is: LENGTH, and not closed inside the reasoning.
 2. The script sees the messages, or the text of the ids; its seed and index are the request's.
 3. A completion that fails is left out, and its neighbours stay.
+4. `submit` gives the same, in deltas and as a result.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from zaya.engine.scripted import ScriptedCompleter
-from zaya.engine.types import Completion, Delta, FinishReason, Request, SamplingParams
+from zaya.engine.types import Completion, FinishReason, Request, SamplingParams
 from zaya.text import byte_tokenizer, render
 
 TOKENIZER = byte_tokenizer()
@@ -55,14 +56,14 @@ def test_what_a_script_sees() -> None:
     assert progress == [(3, 4), (4, 4)]
 
 
-def test_a_request_can_be_submitted() -> None:
-    completer = ScriptedCompleter(byte_tokenizer(), lambda prompt, seed, index: f"so\n</think>\n\n{index}")
+def test_submit() -> None:
+    completer = ScriptedCompleter(TOKENIZER, lambda prompt, seed, index: None if index == 1 else f"{index}</think>a")
+    request = Request(messages=QUESTION, n=3, thinking=True)
 
-    async def ask() -> tuple[list[Delta], list[Completion]]:
-        handle = completer.submit(Request(messages=[{"role": "user", "content": "?"}], n=2))
-        handle.cancel()
-        return [delta async for delta in handle], await handle.result()
+    async def ask_for_it() -> tuple[list[tuple[int, str, str]], list[Completion]]:
+        handle = completer.submit(request)
+        return [(delta.index, delta.reasoning, delta.text) async for delta in handle], await handle.result()
 
-    deltas, completions = asyncio.run(ask())
-    assert [(d.index, d.reasoning, d.text) for d in deltas] == [(0, "so", "0"), (1, "so", "1")]
-    assert [c.text for c in completions] == ["0", "1"]
+    deltas, completions = asyncio.run(ask_for_it())
+    assert deltas == [(0, "0", "a"), (1, "2", "a")]
+    assert [c.ids for c in completions] == [c.ids for c in completer.complete([request])[0]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.errors import UsageError
@@ -73,3 +74,31 @@ def describe(device: torch.device) -> DeviceInfo:
         is_rocm=torch.version.hip is not None,
         has_bfloat16=has_bfloat16,
     )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on a device that `pick` returned: for a CPU what the machine, or the container
+    this process runs in, has left."""
+    import torch
+
+    if device.type != "cpu":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [describe(device).memory_bytes]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    for limit, used in _CONTAINER_FILES:
+        if limit.exists() and (most := limit.read_text().strip()) != "max":
+            found.append(int(most) - int(used.read_text()))
+    return max(0, min(found))
+
+
+_CONTAINER_FILES = tuple(
+    (Path("/sys/fs/cgroup", limit), Path("/sys/fs/cgroup", used))
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    )
+)
+"""What a container may use, and what it does, under either version of control groups."""

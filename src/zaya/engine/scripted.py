@@ -8,9 +8,10 @@ encoded, cut at the budget and split as the text of a model is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zaya.engine.handle import RequestHandle
 from zaya.engine.split import split
 from zaya.engine.types import Completion, Delta, FinishReason, OnProgress, Request
 from zaya.text import Tokenizer, render
@@ -32,8 +33,22 @@ class ScriptedCompleter:
         self.requests: list[Request] = []
         """Everything that was asked, in order."""
 
-    def submit(self, request: Request) -> Told:
-        return Told(self.complete([request])[0])
+    def submit(self, request: Request) -> RequestHandle:
+        """Answered at once: what the handle hands out is all there."""
+        [completions] = self.complete([request])
+        handle = RequestHandle(len(completions), lambda _: None, wants_deltas=True)
+        for index, completion in enumerate(completions):
+            handle.tell(
+                Delta(
+                    index=index,
+                    ids=completion.ids,
+                    text=completion.text,
+                    reasoning=completion.reasoning,
+                    finish_reason=completion.finish_reason,
+                )
+            )
+            handle.complete(index, completion)
+        return handle
 
     def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
         total = sum(request.n for request in requests)
@@ -49,7 +64,8 @@ class ScriptedCompleter:
 
     def _complete(self, request: Request, index: int) -> Completion | None:
         if request.messages is not None:
-            prompt_ids, prompt = render(self.tokenizer, request.messages).ids, request.messages
+            rendered = render(self.tokenizer, request.messages, tools=request.tools, enable_thinking=request.thinking)
+            prompt_ids, prompt = rendered.ids, request.messages
         else:
             assert request.prompt_ids is not None
             prompt_ids = request.prompt_ids
@@ -71,27 +87,3 @@ class ScriptedCompleter:
             reasoning_ids=reasoning_ids,
             is_closed=is_closed,
         )
-
-
-class Told:
-    """The `Handle` of a request whose completions are there already: one delta for each."""
-
-    def __init__(self, completions: list[Completion]) -> None:
-        self._completions = completions
-
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        for index, completion in enumerate(self._completions):
-            yield Delta(
-                index=index,
-                ids=completion.ids,
-                text=completion.text,
-                reasoning=completion.reasoning,
-                logprobs=completion.logprobs,
-                finish_reason=completion.finish_reason,
-            )
-
-    async def result(self) -> list[Completion]:
-        return self._completions
-
-    def cancel(self) -> None:
-        """Too late: it was answered at once."""

@@ -167,10 +167,10 @@ class NativeModel:
 
         `starts` counts the tokens before each segment, `table` names the page of every `page_size` tokens of it, those
         of the new tokens included. Keys and values of the new tokens are put into their pages; with `commit` the CCA
-        state after the last of each segment is put into its slot. `may_round` lets a bfloat16 model have many tokens meet
-        its matrices in bfloat16, where the processor has a faster way for that; otherwise results do not depend on
-        what else is in the pass. `routes` are classes to use instead of the router's
-        choice; their weights are still this router's.
+        state after the last of each segment is put into its slot. `may_round` lets a bfloat16 model have many tokens
+        meet its matrices in bfloat16, where the processor has a faster way for that; otherwise results do not depend
+        on what else is in the pass. `routes` are classes to use instead of the router's choice; their weights are
+        still this router's.
         """
         config, tokens = self.model.config, ids.shape[0]
         segments = starts.shape[0]
@@ -189,7 +189,8 @@ class NativeModel:
             slots=slots.data_ptr(), table=table.data_ptr(), table_width=table.shape[1], page_size=past.page_size,
             keys=keys, values=values, key_scales=key_scales, value_scales=value_scales,
             kv_kind=KV_KINDS[past.keys[0].dtype], num_slots=past.columns.shape[1], columns=past.columns.data_ptr(),
-            delayed=past.delayed.data_ptr(), commit=commit, may_round=may_round and self.model.dtype == torch.bfloat16, num_rows=rows.shape[0],
+            delayed=past.delayed.data_ptr(), commit=commit,
+            may_round=may_round and self.model.dtype == torch.bfloat16, num_rows=rows.shape[0],
             new_columns=None if columns is None else columns.data_ptr(),
             new_delayed=None if delayed is None else delayed.data_ptr(),
             routes=None if chosen is None else chosen.data_ptr(),

@@ -1,8 +1,9 @@
 """The compiled kernels: which of them this CPU runs, and their C structures mirrored.
 
-`native/*.cpp` is compiled by the package's build: for AVX2, for AVX-512, and for AVX-512 with tile registers. A machine without a compiler, or
-with another kind of processor, has neither; then `library()` is None and callers take their plain path. The
-environment variable ZAYA_KERNELS chooses: `off`, `avx2`, `avx512`, `amx`; anything else takes the best there is.
+`native/*.cpp` is compiled by the package's build: for AVX2, for AVX-512, and for AVX-512 with tile registers. A machine
+without a compiler, or with another kind of processor, has none of them; then `library()` is None and callers take
+their plain path. The environment variable ZAYA_KERNELS chooses: `off`, `avx2`, `avx512`, `amx`; anything else takes the
+best there is.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Pass(Structure):
         ("table_width", c_int32), ("page_size", c_int32),
         *((name, POINTER(c_void_p)) for name in ("keys", "values", "key_scales", "value_scales")),
         ("kv_kind", c_int32), ("num_slots", c_int32), ("columns", c_void_p), ("delayed", c_void_p),
-        ("commit", c_int32), ("may_round", c_int32), ("num_rows", c_int32), ("cos", c_void_p * 2), ("sin", c_void_p * 2),
+        *((name, c_int32) for name in ("commit", "may_round", "num_rows")),
+        ("cos", c_void_p * 2), ("sin", c_void_p * 2),
         *((name, c_void_p) for name in ("new_columns", "new_delayed", "routes", "forced", "rows", "logits", "scratch")),
         ("scratch_bytes", c_int64),
     ]  # fmt: skip

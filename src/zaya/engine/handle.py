@@ -1,0 +1,124 @@
+"""A request under way, seen from outside: its deltas as they come, its completions, a way to cancel.
+
+Filled by whatever thread steps the engine, read in any event loop or thread. Deltas that nobody has fetched yet are
+joined, one for each completion, so that a slow reader costs no memory and gets longer pieces. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from zaya.engine.types import Completion, Delta
+
+
+class RequestHandle:
+    """What `Engine.submit` returns (`zaya.engine.types.Handle`)."""
+
+    def __init__(self, n: int, on_cancel: Callable[[RequestHandle], None], *, wants_deltas: bool) -> None:
+        """For a request of n completions. `on_cancel` asks the engine to end it."""
+        self.n = n
+        self.wants_deltas = wants_deltas
+        self.completions: dict[int, Completion] = {}
+        """Those that have ended, by index."""
+        self.error: Exception | None = None
+        """What went wrong."""
+        self._on_cancel = on_cancel
+        self._lock = threading.Lock()
+        self._deltas: dict[int, Delta] = {}
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    @property
+    def is_done(self) -> bool:
+        return self.error is not None or len(self.completions) == self.n
+
+    # ----- for whoever asked
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        while True:
+            delta = self.take()
+            if delta is not None:
+                yield delta
+            elif self.is_done:
+                break
+            else:
+                await self._change()
+        if self.error is not None:
+            raise self.error
+
+    async def result(self) -> list[Completion]:
+        while not self.is_done:
+            await self._change()
+        return self.completed()
+
+    def cancel(self) -> None:
+        if not self.is_done:
+            self._on_cancel(self)
+
+    def completed(self) -> list[Completion]:
+        """The completions in order, once it is done. Raises what went wrong."""
+        if self.error is not None:
+            raise self.error
+        return [self.completions[index] for index in range(self.n)]
+
+    def take(self) -> Delta | None:
+        """A delta that nobody has seen, if there is one."""
+        with self._lock:
+            return self._deltas.pop(next(iter(self._deltas))) if self._deltas else None
+
+    # ----- for the engine
+
+    def tell(self, delta: Delta) -> None:
+        """There is more of a completion."""
+        with self._lock:
+            before = self._deltas.get(delta.index)
+            self._deltas[delta.index] = delta if before is None else _joined(before, delta)
+        self._wake()
+
+    def complete(self, index: int, completion: Completion) -> None:
+        self.completions[index] = completion
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for loop, future in waiting:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+                loop.call_soon_threadsafe(_resolve, future)
+
+    async def _change(self) -> None:
+        """Return when there may be something new."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            if self._deltas or self.is_done:
+                return
+            self._waiting.append((loop, future))
+        await future
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _joined(first: Delta, second: Delta) -> Delta:
+    logprobs = None
+    if first.logprobs is not None and second.logprobs is not None:
+        logprobs = np.concatenate([first.logprobs, second.logprobs])
+    return replace(
+        second,
+        ids=first.ids + second.ids,
+        text=first.text + second.text,
+        reasoning=first.reasoning + second.reasoning,
+        logprobs=logprobs,
+    )
