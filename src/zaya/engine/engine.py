@@ -572,6 +572,7 @@ class Engine:
         """The weights have changed."""
         self._scheduler.cache.clear()
         self._scheduler.forget_leaders()
+        self._runner.notice_weights()
         self._weight_marks = self._marks()
 
     def _notice_weights(self) -> None:
@@ -579,6 +580,7 @@ class Engine:
         weights. Nobody is under way, so it costs nothing to look."""
         if self._weight_marks != (marks := self._marks()):
             self._scheduler.cache.clear()
+            self._runner.notice_weights()
             self._weight_marks = marks
 
     def _marks(self) -> list[tuple[int, int]]:

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int8, Shaped
+from jaxtyping import Float, Int, Int8, Int32, Shaped
 from torch import Tensor
 
 from zaya.engine.pages import PageTable
 from zaya.model.config import ModelConfig
+from zaya.model.native import NativeModel, NativeOutput, Past
 from zaya.ops.attention import causal_attention
 from zaya.ops.path import use_reference
 from zaya.ops.segments import Segments
@@ -72,6 +74,19 @@ class PagedCache:
         """Slots, then snapshots; float32 as the report asks (IV-D)."""
         self.delayed: Float[Tensor, "layers rows half"] = _zeros(
             (c.num_layers, rows, c.key_size // 2), torch.float32, self.device
+        )
+
+    @cached_property
+    def past(self) -> Past:
+        """The same memory, as the compiled kernels read and write it."""
+        return Past(
+            page_size=self.pages.page_size,
+            keys=self.keys.unbind(),
+            values=self.values.unbind(),
+            key_scales=None if self.key_scales is None else self.key_scales.unbind(),
+            value_scales=None if self.value_scales is None else self.value_scales.unbind(),
+            columns=self.columns,
+            delayed=self.delayed,
         )
 
     def begin_pass(
@@ -155,7 +170,7 @@ class PagedPass:
     """One forward pass (`zaya.model.cache.Context`). What it brings counts from its `end`; of tentative segments it
     counts once `accept` has said how much.
 
-    A kernel that reads pages itself needs `slots`, `new`, `table`, `lengths` and the storage in `cache`.
+    A `ZayaModel` is given it as its cache; `run` is the whole pass by the compiled kernels instead.
     """
 
     def __init__(
@@ -175,29 +190,65 @@ class PagedPass:
         self.table: np.ndarray = pages.table[self.slots, : pages.pages_for(int(self.lengths.max()))]
         """int32 (segments, pages): the pages of each, then zeros."""
         self._first = np.cumsum(self.new) - self.new  # of each segment, where it begins in the pass
-        self._set_places()
-        self._set_groups()
+        self._is_plain = not snapshots and not tentative
         self._set_states(snapshots, tentative)
+
+    def run(
+        self,
+        native: NativeModel,
+        ids: Int[Tensor, " tokens"],
+        rows: Sequence[int],
+        *,
+        want_routes: bool = False,
+        may_round: bool = True,
+    ) -> NativeOutput:
+        """All layers, and the logits of these rows."""
+
+        def numbers(x: np.ndarray | Sequence[int]) -> Int32[Tensor, " numbers"]:
+            return torch.from_numpy(np.ascontiguousarray(x, dtype=np.int32))
+
+        out = native.forward(
+            ids,
+            numbers([0, *np.cumsum(self.new)]),
+            numbers(self.starts),
+            numbers(self.slots),
+            torch.from_numpy(np.ascontiguousarray(self.table)),
+            self.cache.past,
+            rows=numbers(rows),
+            commit=self._is_plain,
+            may_round=may_round,
+            want_routes=want_routes,
+            want_columns=not self._is_plain,
+        )
+        if self._is_plain:
+            self.cache.pages.commit(self.slots, self.new)
+        else:
+            assert out.columns is not None
+            assert out.delayed is not None
+            self._take_left()
+            parts = zip(*self._left, out.columns, out.delayed, strict=True)
+            kept = [self._kept(*part) for part in parts]
+            self._columns, self._delayed = [columns for columns, _ in kept], [delayed for _, delayed in kept]
+            self.end()
+        return out
 
     # ----- the protocol
 
     def begin(self, segments: Segments) -> Int[Tensor, " segments"] | Tensor:
         assert segments.lengths == tuple(self.new.tolist()), f"{segments.lengths}, where {self.new} were announced"
-        index = self.cache._index
-        rows = index(self.slots)
-        self._left = self.cache.columns.index_select(1, rows), self.cache.delayed.index_select(1, rows)
-        if (fresh := self.starts == 0).any():
-            for left in self._left:  # whoever had the slot before
-                left[:, index(np.flatnonzero(fresh))] = 0
+        self._set_places()
+        self._set_groups()
+        self._take_left()
         self._columns: list[Tensor] = []
         self._delayed: list[Tensor] = []
-        return index(self.starts)
+        return self.cache._index(self.starts)
 
     def left_context(self, layer: int, u: Tensor, v_delayed: Tensor) -> tuple[Tensor, Tensor]:
-        columns, delayed = self._left[0][layer], self._left[1][layer]
-        self._columns.append(torch.cat([columns.flatten(0, 1), u.float()])[self._kept_columns])
-        self._delayed.append(torch.cat([delayed, v_delayed.float()])[self._kept_delayed])
-        return columns, delayed
+        left = self._left[0][layer], self._left[1][layer]
+        columns, delayed = self._kept(*left, u, v_delayed)
+        self._columns.append(columns)
+        self._delayed.append(delayed)
+        return left
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         k, v = self.cache._store(layer, self._places, k, v)
@@ -234,6 +285,22 @@ class PagedPass:
         index = self.cache._index(chosen)
         self._write_states(rows, columns[index], delayed[index])
         self.cache.pages.commit(self.slots[self._tentative], counts)
+
+    def _take_left(self) -> None:
+        """What stands before each segment, in all layers."""
+        index = self.cache._index
+        rows = index(self.slots)
+        self._left = self.cache.columns.index_select(1, rows), self.cache.delayed.index_select(1, rows)
+        if (fresh := self.starts == 0).any():
+            for left in self._left:  # whoever had the slot before
+                left[:, index(np.flatnonzero(fresh))] = 0
+
+    def _kept(self, columns: Tensor, delayed: Tensor, u: Tensor, v_delayed: Tensor) -> tuple[Tensor, Tensor]:
+        """The states of one layer that are taken out of the pass."""
+        return (
+            torch.cat([columns.flatten(0, 1), u.float()])[self._kept_columns],
+            torch.cat([delayed, v_delayed.float()])[self._kept_delayed],
+        )
 
     # ----- attention
 

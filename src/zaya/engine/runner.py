@@ -27,6 +27,7 @@ from zaya.engine.scheduler import Chunk, Scheduler, Track
 from zaya.engine.speculate import PromptLookup
 from zaya.engine.state import SequenceState
 from zaya.errors import ZayaError
+from zaya.model.native import NativeModel
 from zaya.model.transformer import Output, Want, ZayaModel
 
 
@@ -82,11 +83,17 @@ class Runner:
         self.sampler = sampler
         self.weight_version = weight_version
         self.deterministic = deterministic
+        self.native = NativeModel.of(model)
+        """The compiled way through the model, where there is one."""
         self.passes = 0
         self.tokens_read = 0
         self.tokens_drawn = 0
         self.drafts_proposed = 0
         self.drafts_accepted = 0
+
+    def notice_weights(self) -> None:
+        """The weights have changed, or are others."""
+        self.native = NativeModel.of(self.model)
 
     @torch.inference_mode()
     def step(self) -> list[Generation]:
@@ -95,7 +102,8 @@ class Runner:
         if not chunks:
             return []
         wants_routes = any(chunk.track.routes is not None for chunk in chunks)
-        read = self._read_token_by_token if self.deterministic else self._read
+        is_alone = self.deterministic and self.native is None
+        read = self._read_token_by_token if is_alone else self._read
         logits, routes, context = read(chunks, wants_routes)
         self.passes += 1
         self.tokens_read += sum(chunk.count for chunk in chunks)
@@ -145,18 +153,21 @@ class Runner:
             tentative=[i for i, chunk in enumerate(chunks) if chunk.drafts],
         )
         ids = torch.tensor([id for chunk in chunks for id in chunk.ids()], device=self.model.device)
-        want = Want(logits=None, hidden=True, routes=wants_routes)
-        out: Output = self.model(ids, cu_seqlens=[0, *ends.tolist()], cache=context, want=want)
-        assert out.hidden is not None
         index: list[int] = []
         for chunk, end in zip(chunks, ends.tolist(), strict=True):
             if chunk.is_last:
                 index += range(end - 1 - len(chunk.drafts), end)
-        at = torch.tensor(index, dtype=torch.long, device=ids.device)
-        hidden = out.hidden if len(index) == len(ids) else out.hidden[at]
-        if not wants_routes:
-            return self.model.head(hidden), [None] * len(chunks), context
-        return self.model.head(hidden), np.split(_as_bytes(out), ends[:-1]), context
+        if self.native is not None and (self.deterministic or self.native.is_faster(len(ids))):
+            got = context.run(self.native, ids, index, want_routes=wants_routes, may_round=not self.deterministic)
+            logits, routes = got.logits, None if got.routes is None else got.routes.unsqueeze(-1).numpy()
+        else:
+            want = Want(logits=None, hidden=True, routes=wants_routes)
+            out: Output = self.model(ids, cu_seqlens=[0, *ends.tolist()], cache=context, want=want)
+            assert out.hidden is not None
+            at = torch.tensor(index, dtype=torch.long, device=ids.device)
+            logits = self.model.head(out.hidden if len(index) == len(ids) else out.hidden[at])
+            routes = _as_bytes(out) if wants_routes else None
+        return logits, [None] * len(chunks) if routes is None else np.split(routes, ends[:-1]), context
 
     def _read_token_by_token(
         self, chunks: Sequence[Chunk], wants_routes: bool

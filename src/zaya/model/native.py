@@ -27,6 +27,9 @@ from zaya.ops.rope import rotary_angles
 if TYPE_CHECKING:
     from ctypes import CDLL
 
+FEW_TOKENS = 1024
+"""Up to so many, a pass of a dense model without tile registers is made here."""
+
 KV_KINDS = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16, torch.int8: kernels.INT8}
 
 
@@ -63,6 +66,8 @@ class NativeModel:
         self._library = library
         self._kept: list[object] = []
         self._copies: list[tuple[Tensor, Tensor]] = []
+        self._is_dense = not any(isinstance(module, PackedWeight) for module in model.modules())
+        self._has_tiles = bool(library.zaya_has_tiles()) and model.dtype == torch.bfloat16
         self._scratch = torch.empty(1 << 16, dtype=torch.uint8)
         self._past: tuple[Past, tuple[object, ...]] | None = None
         c = model.config
@@ -94,6 +99,10 @@ class NativeModel:
         """Take over weights that were changed in place. Matrices need no copy, so this is quick."""
         for copy, source in self._copies:
             copy.copy_(source)
+
+    def is_faster(self, tokens: int) -> bool:
+        """Whether a pass of so many tokens is better made here than by the model itself."""
+        return tokens <= FEW_TOKENS or self._has_tiles or not self._is_dense
 
     # ----- layout
 

@@ -78,6 +78,7 @@ class Pass(Structure):
 _SIGNATURES = {
     "zaya_runs_here": (c_int, []),
     "zaya_vector_width": (c_int, []),
+    "zaya_has_tiles": (c_int, []),
     "zaya_linear_scratch": (c_int64, [c_int, c_int]),
     "zaya_linear": (None, [POINTER(Matrix), c_void_p, c_int, c_void_p, c_void_p, c_int]),
     "zaya_quantize": (None, [POINTER(Matrix), POINTER(Matrix), c_void_p, c_int]),

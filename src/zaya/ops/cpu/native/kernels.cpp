@@ -25,6 +25,9 @@ int zaya_runs_here() {
 // Floats in a vector: sizes that kernels run over are multiples of it.
 int zaya_vector_width() { return W; }
 
+// Whether many vectors are multiplied on tile registers.
+int zaya_has_tiles() { return HAS_TILES; }
+
 // Bytes of scratch that `zaya_linear` needs.
 int64_t zaya_linear_scratch(int count, int inner) { return (int64_t)Vectors::bytes(count, inner); }
 
