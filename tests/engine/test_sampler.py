@@ -38,6 +38,7 @@ from zaya.engine.sampler import Drawn, Sampler
 from zaya.engine.state import SequenceState
 from zaya.engine.types import FinishReason, Request, SamplingParams
 from zaya.errors import UsageError
+from zaya.ops.cpu import kernels
 from zaya.ops.sampling import batch_draw, batch_probabilities, point
 from zaya.text import byte_tokenizer, render
 
@@ -618,7 +619,7 @@ def calls_of(settings: Sequence[dict], rows: int) -> list[str]:
     states = [sampler.start((1, 2, 1), SamplingParams(**settings[i % len(settings)]), seed=i) for i in range(rows)]
     for state in states:
         state.push(0)
-    with Calls() as calls:
+    with kernels.without_kernels(), Calls() as calls:
         sampler.sample(LOGITS.expand(rows, -1), states)
     return calls.names
 

@@ -209,7 +209,7 @@ class PagedPass:
 
         out = native.forward(
             ids,
-            numbers([0, *np.cumsum(self.new)]),
+            numbers(np.cumsum([0, *self.new])),
             numbers(self.starts),
             numbers(self.slots),
             torch.from_numpy(np.ascontiguousarray(self.table)),

@@ -30,7 +30,7 @@ from zaya.engine.state import Constraint, SequenceState
 from zaya.engine.thinking import Thinking
 from zaya.engine.types import SamplingParams
 from zaya.errors import UsageError
-from zaya.ops.sampling import batch_draw, batch_probabilities, penalize, points
+from zaya.ops.sampling import draw_rows, log_sums, penalize, points
 from zaya.text import Tokenizer
 
 
@@ -148,45 +148,51 @@ class Sampler:
             if not state.is_plain
         ]
         own = logits.float().index_fill(1, self._never, -torch.inf)
-        own_logprobs = own[[row.at for row in rows]].log_softmax(-1) if rows else None
-        probs = self._probabilities(own, states, rows)
+        # before the settings change them
+        theirs = own[[row.at for row in rows]] if rows else None
         lengths = [len(state.prompt_ids) + len(state.ids) for state in states]
         if drafts is not None:
             lengths = [length + len(draft) for length, draft in zip(lengths, drafts, strict=True)]
         at = [state.point(length) for state, length in zip(states, lengths, strict=True)]
-        ids = batch_draw(probs, torch.tensor(at, dtype=torch.float64, device=logits.device))
-        behavior = probs.gather(1, ids[:, None]).squeeze(1).log().tolist()
+        where = torch.tensor(at, dtype=torch.float64, device=logits.device)
+        ids, behavior = draw_rows(own, where, **self._settings(own, states, rows))
         # Where nothing was cut or changed, what was drawn from is the model's own distribution.
-        drawn = [Drawn(id, logprob, logprob) for id, logprob in zip(ids.tolist(), behavior, strict=True)]
-        if own_logprobs is not None:
-            for row, found in zip(rows, _with_settings(rows, drawn, own_logprobs), strict=True):
+        drawn = [Drawn(id, logprob, logprob) for id, logprob in zip(ids.tolist(), behavior.tolist(), strict=True)]
+        if theirs is not None:
+            for row, found in zip(rows, _with_settings(rows, drawn, theirs), strict=True):
                 drawn[row.at] = found
         for row, found in enumerate(drawn):
             if not (math.isfinite(found.logprob) and math.isfinite(found.behavior_logprob)):
                 drawn[row] = found._replace(error=self._error(logits[row]))
         return drawn
 
-    def _probabilities(
+    def _settings(
         self, logits: Float[Tensor, "rows vocab"], states: Sequence[SequenceState], rows: list[_Row]
-    ) -> Float[Tensor, "rows vocab"]:
-        """What is drawn from. The logits of rows whose settings change them are written over."""
+    ) -> dict[str, Tensor]:
+        """How each row is drawn, where not all are plain. The logits of rows whose settings change them are written
+        over."""
         if not rows:
-            return batch_probabilities(logits)
+            return {}
         device = logits.device
         if edited := [row for row in rows if row.is_edited]:
             at = torch.tensor([row.at for row in edited], device=device)
             logits.index_copy_(0, at, self._edited(logits[at], edited))
         params = [state.params for state in states]
-        temperature = top_k = top_p = min_p = None
+        settings: dict[str, Tensor] = {}
+
+        def set_for_all(name: str, values: list[float] | list[int], dtype: torch.dtype = torch.float32) -> None:
+            settings[name] = torch.tensor(values, dtype=dtype, device=device)
+
         if any(p.temperature != 1 for p in params):
-            temperature = torch.tensor([p.temperature for p in params], dtype=torch.float32, device=device)
-        if any(p.top_k is not None or p.top_p < 1 for p in params):
+            set_for_all("temperature", [p.temperature for p in params])
+        if any(p.top_k is not None for p in params):
             size = self.vocab_size
-            top_k = torch.tensor([size if p.top_k is None else min(p.top_k, size) for p in params], device=device)
-            top_p = torch.tensor([p.top_p for p in params], dtype=torch.float32, device=device)
+            set_for_all("top_k", [size if p.top_k is None else min(p.top_k, size) for p in params], torch.long)
+        if any(p.top_p < 1 for p in params):
+            set_for_all("top_p", [p.top_p for p in params])
         if any(p.min_p > 0 for p in params):
-            min_p = torch.tensor([p.min_p for p in params], dtype=torch.float32, device=device)
-        return batch_probabilities(logits, temperature, top_k, top_p, min_p)
+            set_for_all("min_p", [p.min_p for p in params])
+        return settings
 
     def _edited(self, logits: Float[Tensor, "rows vocab"], rows: list[_Row]) -> Float[Tensor, "rows vocab"]:
         """The logits behind penalties, bias, constraint and min_tokens, in place."""
@@ -269,15 +275,17 @@ def _penalize(logits: Float[Tensor, "rows vocab"], rows: list[_Row]) -> None:
     penalize(logits, where, what, often, repetition, presence, frequency)
 
 
-def _with_settings(rows: list[_Row], drawn: list[Drawn], own_logprobs: Float[Tensor, "rows vocab"]) -> list[Drawn]:
+def _with_settings(rows: list[_Row], drawn: list[Drawn], logits: Float[Tensor, "rows vocab"]) -> list[Drawn]:
     """What was drawn for `rows`: with what is forced, their own log-probabilities, and the likeliest ids."""
     ids = [drawn[row.at].id if row.forced is None else row.forced for row in rows]
-    logprobs = own_logprobs.gather(1, torch.tensor(ids, device=own_logprobs.device)[:, None]).squeeze(1).tolist()
+    sums = log_sums(logits)
+    logprobs = (logits.gather(1, torch.tensor(ids, device=logits.device)[:, None]).squeeze(1) - sums).tolist()
     behavior = [drawn[row.at].behavior_logprob if row.forced is None else 0.0 for row in rows]
     found = [Drawn(*values) for values in zip(ids, logprobs, behavior, strict=True)]
     wanted = {i: row.state.params.top_logprobs for i, row in enumerate(rows) if row.state.params.top_logprobs}
     if wanted:
-        values, index = own_logprobs[list(wanted)].topk(max(wanted.values()))
+        values, index = logits[list(wanted)].topk(max(wanted.values()))
+        values = values - sums[list(wanted), None]
         for (i, k), top, top_ids in zip(wanted.items(), values.tolist(), index.tolist(), strict=True):
             found[i] = found[i]._replace(top_ids=tuple(top_ids[:k]), top_logprobs=tuple(top[:k]))
     return found

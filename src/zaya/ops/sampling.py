@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zaya.core.rng import Seeds, derive_seed
 from zaya.errors import UsageError
+from zaya.ops.cpu import kernels
 
 
 def probabilities(
@@ -153,6 +154,50 @@ def _cut_tail(
     ordered.masked_fill_((before >= top_p[cut, None]) & (top_p[cut, None] < 1), 0)
     ordered /= ordered.sum(-1, keepdim=True)
     probs[cut] = torch.zeros_like(ordered).scatter_(1, index, ordered)
+
+
+def draw_rows(
+    logits: Float[Tensor, "rows vocab"],
+    points: Float[Tensor, " rows"],
+    temperature: Float[Tensor, " rows"] | None = None,
+    top_k: Int[Tensor, " rows"] | None = None,
+    top_p: Float[Tensor, " rows"] | None = None,
+    min_p: Float[Tensor, " rows"] | None = None,
+) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """An id for each row, and its log-probability in what was drawn from: `batch_probabilities` and `batch_draw`.
+
+    NaN is the log-probability in a row whose largest logit is not a finite number.
+    """
+    library = kernels.library()
+    if library is None or logits.device.type != "cpu":
+        probs = batch_probabilities(logits, temperature, top_k, top_p, min_p)
+        ids = batch_draw(probs, points)
+        return ids, probs.gather(1, ids[:, None]).squeeze(1).log()
+    rows, vocab = logits.shape
+    ids, logprobs = torch.empty(rows, dtype=torch.long), torch.empty(rows)
+    given = (
+        logits.float().contiguous(),
+        points.double(),
+        None if temperature is None else temperature.float(),
+        None if top_k is None else top_k.int(),
+        None if top_p is None else top_p.float(),
+        None if min_p is None else min_p.float(),
+    )
+    values, at, *settings = (None if x is None else x.data_ptr() for x in given)
+    library.zaya_draw(
+        kernels.Draws(values, rows, vocab, at, *settings, ids.data_ptr(), logprobs.data_ptr()), torch.get_num_threads()
+    )
+    return ids, logprobs
+
+
+def log_sums(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, " rows"]:
+    """log Σ exp of each row of float32: what takes a logit to the log-probability of its id."""
+    library = kernels.library()
+    if library is None or logits.device.type != "cpu":
+        return logits.logsumexp(-1)
+    logits, out = logits.contiguous(), torch.empty(logits.shape[0])
+    library.zaya_log_sums(logits.data_ptr(), *logits.shape, out.data_ptr(), torch.get_num_threads())
+    return out
 
 
 def batch_draw(probs: Float[Tensor, "rows vocab"], points: Float[Tensor, " rows"]) -> Int[Tensor, " rows"]:

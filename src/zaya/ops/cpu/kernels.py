@@ -75,6 +75,13 @@ class Pass(Structure):
     ]  # fmt: skip
 
 
+class Draws(Structure):
+    _fields_ = [
+        ("logits", c_void_p), ("rows", c_int32), ("vocab", c_int32),
+        *((name, c_void_p) for name in ("points", "temperature", "top_k", "top_p", "min_p", "ids", "logprobs")),
+    ]  # fmt: skip
+
+
 _SIGNATURES = {
     "zaya_runs_here": (c_int, []),
     "zaya_vector_width": (c_int, []),
@@ -83,6 +90,8 @@ _SIGNATURES = {
     "zaya_linear": (None, [POINTER(Matrix), c_void_p, c_int, c_void_p, c_void_p, c_int]),
     "zaya_quantize": (None, [POINTER(Matrix), POINTER(Matrix), c_void_p, c_int]),
     "zaya_dequantize": (None, [POINTER(Matrix), c_int, c_int, c_void_p, c_int, c_int]),
+    "zaya_draw": (None, [POINTER(Draws), c_int]),
+    "zaya_log_sums": (None, [c_void_p, c_int, c_int, c_void_p, c_int]),
     "zaya_forward": (c_int64, [POINTER(Model), POINTER(Pass), c_int]),
 }
 

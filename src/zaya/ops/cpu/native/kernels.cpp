@@ -1,8 +1,10 @@
 // The C interface: what Python calls, with plain pointers and numbers. Mirrored in kernels.py.
 
+#include <algorithm>
 #include <vector>
 
 #include "matrix.h"
+#include "sampling.h"
 #include "team.h"
 #include "tiles.h"
 
@@ -84,6 +86,21 @@ void zaya_dequantize(const Matrix* from, int first, int last, void* to, int is_b
                 for (int i = 0; i < inner; i++) ((uint16_t*)to)[(size_t)r * inner + i] = float_to_bf16(row[i]);
             }
         }
+    });
+}
+
+// A token for every row.
+void zaya_draw(const Draws* d, int threads) {
+    run_team(std::min(threads, d->rows), [&](Team& team, int) {
+        std::vector<float> memory(d->vocab);
+        for (int row; (row = team.take(d->rows)) >= 0;) draw_row(*d, row, memory.data());
+    });
+}
+
+// log Σ exp of every row.
+void zaya_log_sums(const float* logits, int rows, int vocab, float* out, int threads) {
+    run_team(std::min(threads, rows), [&](Team& team, int) {
+        for (int row; (row = team.take(rows)) >= 0;) out[row] = log_sum(logits + (size_t)row * vocab, vocab);
     });
 }
 }

@@ -31,6 +31,7 @@ static inline __m128 sum4(vf a, vf b, vf c, vf d) {
     __m256 half = _mm512_castps512_ps256(z) + _mm512_extractf32x8_ps(z, 1);
     return _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
 }
+static inline bool has_nan(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0; }
 // where a > b this, elsewhere that
 static inline vf choose(vf a, vf b, vf yes, vf no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), no, yes);
@@ -94,6 +95,7 @@ static inline float maximum(vf a) {
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
+static inline bool has_nan(vf a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)) != 0; }
 static inline vf choose(vf a, vf b, vf yes, vf no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 static inline vf exp2_of_whole(vf n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
