@@ -7,18 +7,27 @@
    `behavior_logprobs` those of the distribution that was drawn from.
 5. `routes` are those of a forward pass over prompt and completion, one row for every token that was read; forced into
    a forward pass they give its logits.
-6. A prompt that is wanted several times is read once, also where its completions find no room at once.
+6. A prompt that is wanted several times is read once, also where its completions find no room at once; then its last
+   token is read again, which is true of whatever is known from before.
 7. Completions end at a stop id, which they include, or at max_tokens; a place that is free is taken by who waits.
 8. The n completions come in order, with prompt, versions, progress and text.
 9. What cannot be answered is refused before anything is computed, with the numbers; a call that breaks off leaves the
-   engine usable; nothing of the weights outlives a call.
+   engine usable; nothing of weights outlives their version, or a change while nobody is under way.
+10. Who submits gets the same, in pieces that join to the whole, from any thread or loop, while others are answered;
+    who cancels gets what there is; who streams and stops listening ends it.
+11. One request's trouble is its own.
+12. New weights work from the next step on, and are written down beside every id they drew.
+13. The pool's size is computed, bounded and explained.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -26,8 +35,10 @@ import zaya
 from tests.parity.shapes import BASE, SHAPES
 from tests.parity.test_paths import draw_rows, make_model
 from tests.tolerances import assert_close
-from zaya.engine.engine import Engine
-from zaya.engine.types import Completion, FinishReason, Request, SamplingParams
+from zaya.engine import engine as module
+from zaya.engine.engine import Engine, PoolSizes
+from zaya.engine.handle import RequestHandle
+from zaya.engine.types import Completion, Delta, FinishReason, Request, SamplingParams
 from zaya.errors import UsageError
 from zaya.model.config import ModelConfig
 from zaya.model.generate import generate
@@ -361,3 +372,312 @@ def test_the_report_precision_runs() -> None:
     engine = Engine(model)
     (completion,) = engine.generate([[4, 5, 6]], SamplingParams(max_tokens=6, temperature=0))
     assert completion.ids == tuple(generate(engine.model, [4, 5, 6], max_tokens=6, temperature=0))
+
+
+def test_what_is_known_from_before() -> None:
+    """A chat goes on from its own completion; the same question again reads one token; another salt knows nothing."""
+    engine = make_engine(page_size=1)  # blocks of 8 tokens
+    engine.stop_ids = frozenset()
+    prompt = make_prompts(BASE, [20])[0]
+    ask = Request(prompt_ids=prompt, params=SMALL)
+    [[first]] = engine.complete([ask])
+    chat = [*prompt, *first.ids, 7, 8]
+    seen = count_read_tokens(engine)
+    requests = [ask, replace(ask, prompt_ids=chat), replace(ask, cache_salt="x"), replace(ask, prompt_ids=prompt[:12])]
+    cached = []
+    for request in requests:
+        [[completion]] = engine.complete([request])
+        cached.append(completion.cached_tokens)
+        assert completion.ids == make_engine(prefix_cache=False).complete([request])[0][0].ids
+    assert cached == [19, 23, 0, 8]
+    assert [tokens for tokens in seen if tokens > 1] == [3, 20, 4]
+    assert engine.stats.prefix_hits == 3
+    assert engine.stats.prefix_tokens == 19 + 23 + 8
+    [[again]] = make_engine(prefix_cache=False).complete([ask])
+    assert (again.ids, again.cached_tokens) == (first.ids, 0)
+
+
+def test_routes_of_what_is_known_from_before() -> None:
+    engine = make_engine(page_size=1)
+    prompt = make_prompts(BASE, [20])[0]
+    plain, wanted = (Request(prompt_ids=prompt, params=SMALL, want_routes=want) for want in (False, True))
+    [[without]] = engine.complete([plain])
+    [[first]] = engine.complete([wanted])
+    [[second]] = engine.complete([wanted])
+    assert [c.cached_tokens for c in (without, first, second)] == [0, 0, 19], "routes that nobody noted are not known"
+    assert first.routes is not None
+    assert second.routes is not None
+    assert first.routes.tolist() == second.routes.tolist()
+
+
+# ----- submit, stream, cancel
+
+
+def joined(deltas: list[Delta]) -> tuple[tuple[int, ...], str, str, list[float], FinishReason | None]:
+    """What the deltas of one completion say together."""
+    assert all(delta.finish_reason is None for delta in deltas[:-1])
+    ids = tuple(id for delta in deltas for id in delta.ids)
+    logprobs = [float(x) for delta in deltas if delta.logprobs is not None for x in delta.logprobs]
+    text, reasoning = ("".join(getattr(delta, name) for delta in deltas) for name in ("text", "reasoning"))
+    return ids, text, reasoning, logprobs, deltas[-1].finish_reason
+
+
+def assert_says(deltas: list[Delta], completion: Completion) -> None:
+    ids, text, reasoning, logprobs, finish_reason = joined(deltas)
+    assert (ids, text, reasoning) == (completion.ids, completion.text, completion.reasoning)
+    assert finish_reason is completion.finish_reason
+    assert completion.logprobs is not None
+    assert_close(torch.tensor(logprobs, dtype=torch.float32), torch.from_numpy(completion.logprobs))
+
+
+def make_talker(**options) -> Engine:
+    engine = Engine(make_model(replace(BASE, vocab_size=268)), byte_tokenizer(), **options)
+    engine.stop_ids = frozenset()
+    return engine
+
+
+def test_submitted_requests_are_answered_side_by_side() -> None:
+    engine = make_talker(max_batch=3)
+    params = SamplingParams(max_tokens=12)
+    requests = [Request(prompt_ids=[2, 40 + i], params=params, n=2, seed=i) for i in range(4)]
+    requests.append(Request(messages=[{"role": "user", "content": "Why?"}], params=params))
+    expected = [[c.ids for c in group] for group in engine.complete(requests)]
+
+    async def follow(request: Request) -> list[Completion]:
+        handle = engine.submit(request)
+        deltas: dict[int, list[Delta]] = {index: [] for index in range(request.n)}
+        async for delta in handle:
+            deltas[delta.index].append(delta)
+        completions = await handle.result()
+        for index, completion in enumerate(completions):
+            assert_says(deltas[index], completion)
+        return completions
+
+    async def follow_all() -> list[list[Completion]]:
+        # one waits for its result alone, and plain code asks in the midst of the loop
+        late = engine.submit(requests[0])
+        found = await asyncio.gather(*map(follow, requests))
+        assert [c.ids for c in await late.result()] == expected[0]
+        assert [c.ids for c in engine.complete(requests[:1])[0]] == expected[0]
+        return found
+
+    assert [[c.ids for c in group] for group in asyncio.run(follow_all())] == expected
+    engine.close()
+    assert engine._thread is None
+    with pytest.raises(UsageError, match="closed"):
+        engine.submit(requests[0])
+    with pytest.raises(UsageError, match="closed"):
+        engine.complete(requests)
+
+
+def test_many_threads() -> None:
+    engine = make_engine(max_batch=3)
+    prompts = make_prompts(BASE)
+    expected = [sampled(engine, [prompt]) for prompt in prompts]
+    found: dict[int, list[tuple[int, ...]]] = {}
+
+    def ask(i: int) -> None:
+        found[i] = sampled(engine, [prompts[i]])
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert [found[i] for i in range(len(prompts))] == expected
+
+
+def test_a_stream_is_what_generate_gives() -> None:
+    engine = make_talker()
+    params = SamplingParams(max_tokens=30)
+    chat = [{"role": "user", "content": "Why?"}]
+    for prompt in ("Once", chat):
+        (completion,) = engine.generate([prompt], params, seed=4)
+        assert_says(list(engine.stream(prompt, params, seed=4)), completion)
+    with pytest.raises(UsageError, match="31 new"):
+        Engine(make_model(replace(BASE, max_positions=32))).stream([3, 4], SamplingParams(max_tokens=31))
+
+
+def test_who_stops_listening_ends_it() -> None:
+    engine = make_talker()
+    stream = engine.stream("Once", SamplingParams(max_tokens=100))
+    assert len(next(stream).ids) == 1
+    assert engine.stats.running == 1
+    stream.close()
+    assert (engine.stats.running, engine.stats.waiting) == (0, 0)
+    engine.check()
+
+
+def test_a_cancelled_request_gives_what_there_is() -> None:
+    engine = make_engine(max_batch=2)
+    engine.stop_ids = frozenset()
+    params = SamplingParams(max_tokens=2000)
+    request = Request(prompt_ids=[4, 5], params=params, n=3)
+
+    async def ask() -> tuple[list[Completion], list[Delta], list[Completion]]:
+        handle, deltas = engine.submit(request), []
+        other = engine.submit(replace(request, params=SMALL, n=1))
+        async for delta in handle:
+            deltas.append(delta)
+            if sum(len(d.ids) for d in deltas) >= 10 and delta.finish_reason is None:
+                handle.cancel()
+                handle.cancel()
+        return await handle.result(), deltas, await other.result()
+
+    completions, deltas, (other,) = asyncio.run(ask())
+    assert all(c.finish_reason is FinishReason.CANCELLED for c in completions)
+    assert 10 <= sum(len(c.ids) for c in completions) < 4000
+    assert completions[2].ids == (), "it never found a slot"
+    for index, completion in enumerate(completions):
+        assert_says([delta for delta in deltas if delta.index == index], completion)
+        assert len(completion.ids) == len(completion.weight_versions)
+    assert other.finish_reason is FinishReason.LENGTH
+    engine.close()
+    engine.check()
+    assert engine.stats.running == 0
+
+
+def test_closing_cancels() -> None:
+    with make_engine() as engine:
+        engine.stop_ids = frozenset()
+        handle = engine.submit(Request(prompt_ids=[4, 5], params=SamplingParams(max_tokens=100_000)))
+    assert handle.is_done
+    assert handle.completed()[0].finish_reason is FinishReason.CANCELLED
+
+
+def test_deltas_that_nobody_fetched_are_joined() -> None:
+    handle = RequestHandle(2, lambda _: None, wants_deltas=True)
+    for index, ids, text in ((0, (1,), "a"), (1, (9,), "x"), (0, (2, 3), "b")):
+        logprobs = np.array(ids, dtype=np.float32)
+        handle.tell(Delta(index=index, ids=ids, text=text, reasoning=text.upper(), logprobs=logprobs))
+    first, second = handle.take(), handle.take()
+    assert first is not None
+    assert second is not None
+    assert (first.index, first.ids, first.text, first.reasoning) == (0, (1, 2, 3), "ab", "AB")
+    assert first.logprobs is not None
+    assert first.logprobs.tolist() == [1, 2, 3]
+    assert (second.index, second.ids) == (1, (9,))
+    assert handle.take() is None
+
+
+# ----- trouble
+
+
+def test_a_request_that_goes_wrong_goes_wrong_alone() -> None:
+    engine = make_engine(max_batch=4)
+    with torch.no_grad():
+        engine.model.embed[5] = torch.nan
+    good = Request(prompt_ids=[4, 6, 7], params=SMALL, n=2)
+    engine.never = (5,)
+    engine._runner.sampler = engine._sampler()
+    expected = [c.ids for c in engine.complete([good])[0]]
+
+    async def ask() -> None:
+        bad = engine.submit(Request(prompt_ids=[4, 5, 6], params=SMALL, n=3))
+        fine = engine.submit(good)
+        assert [c.ids for c in await fine.result()] == expected
+        with pytest.raises(UsageError, match="logits are not numbers"):
+            await bad.result()
+        with pytest.raises(UsageError, match="logits are not numbers"):
+            async for _ in bad:
+                pass
+
+    asyncio.run(ask())
+    with pytest.raises(UsageError, match="logits are not numbers"):
+        engine.complete([good, Request(prompt_ids=[5], params=SMALL), good])
+    assert engine.stats.running == 0
+    assert [c.ids for c in engine.complete([good])[0]] == expected
+
+
+def test_a_pass_that_fails_is_raised_where_it_was_asked_for() -> None:
+    engine = make_engine()
+    expected = sampled(engine, [[4, 5]])
+    hook = engine.model.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sampled(engine, [[4, 5]])
+
+    async def ask() -> None:
+        await engine.submit(Request(prompt_ids=[4, 5], params=SMALL)).result()
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(ask())
+    hook.remove()
+    assert sampled(engine, [[4, 5]]) == expected
+
+
+# ----- weights
+
+
+def test_new_weights_between_two_steps() -> None:
+    """The first three ids are the old weights'; the rest are the new ones' over what the old had read."""
+    engine = make_engine(page_size=1)
+    engine.stop_ids = frozenset()
+    old, new = make_model(BASE, seed=0), make_model(BASE, seed=5)
+    prompt = make_prompts(BASE, [20])[0]
+    request = Request(prompt_ids=prompt, params=SamplingParams(max_tokens=8, temperature=0.0))
+    before = engine.complete([request])[0][0].ids
+    assert before == tuple(generate(old, prompt, max_tokens=8, temperature=0, stop_ids=()))
+    versions: list[int] = []
+    for i, delta in enumerate(engine.stream(prompt, request.params)):
+        versions += [engine.weight_version] * len(delta.ids)
+        assert delta.ids[0] == before[i] or i > 2
+        if i == 2:
+            engine.update_weights(new.state_dict())
+    assert versions == [0, 0, 0, 1, 1, 1, 1, 1]
+    [[after]] = engine.complete([request])
+    assert after.cached_tokens == 0, "what the old weights read is of no use"
+    assert after.ids == tuple(generate(new, prompt, max_tokens=8, temperature=0, stop_ids=()))
+    assert set(after.weight_versions) == {1}
+    engine.update_weights(lambda model: model.load_state_dict(old.state_dict()), version=7)
+    [[again]] = engine.complete([request])
+    assert (again.ids, again.cached_tokens, set(again.weight_versions)) == (before, 0, {7})
+    with torch.no_grad():
+        engine.model.embed.mul_(0.5)  # nobody says so
+    [[unsaid]] = engine.complete([request])
+    assert unsaid.cached_tokens == 0
+    assert unsaid.ids == tuple(generate(engine.model, prompt, max_tokens=8, temperature=0, stop_ids=()))
+
+
+# ----- memory
+
+
+def test_the_pool_is_as_large_as_is_needed_or_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(BASE, max_positions=1000)
+    sizes = PoolSizes.of(config, 32, 4, slots=3)
+    assert sizes.page == 2 * 3 * 2 * 32 * 8 * 4
+    assert sizes.state == 4 * 3 * (2 * 48 + 8)
+    assert make_engine(config, max_batch=3).stats.pages_free == 3 * 32
+    room = 20 * sizes.page + 3 * sizes.state
+    engine = make_engine(config, max_batch=3, memory_bytes=room)
+    pages = engine.stats.pages_free
+    taken = (pages + 1) * sizes.page + (3 + sizes.snapshots(pages)) * sizes.state
+    assert taken <= room < taken + sizes.page + sizes.state
+    held = (engine._memory.keys, engine._memory.values, engine._memory.columns, engine._memory.delayed)
+    assert sum(x.nbytes for x in held) == taken
+    monkeypatch.setattr(module, "free_bytes", lambda device: 2 * room)
+    assert make_engine(config, max_batch=3).stats.pages_free == pages
+    int8 = PoolSizes.of(config, 32, 1, slots=3)
+    assert int8.page == 2 * 3 * 2 * 32 * (8 + 4)
+    with pytest.raises(UsageError, match="a page of 32 tokens takes 12,288, and there are 1,000 bytes"):
+        make_engine(config, memory_bytes=1000)
+    for wrong in ({"pages": 0}, {"pages": 3, "memory_bytes": 9}, {"deterministic": True, "speculate": 2}):
+        with pytest.raises(UsageError):
+            make_engine(config, **wrong)
+
+
+def test_what_can_never_fit_is_refused() -> None:
+    engine = make_engine(pages=5, page_size=2)
+    request = Request(prompt_ids=[3] * 6, params=SamplingParams(max_tokens=5))
+    assert engine.complete([request])
+    message = "keep 11 tokens, 6 of its prompt and 5 new ones; the engine's pool holds 10 in 5 pages"
+    with pytest.raises(UsageError, match=message):
+        engine.complete([replace(request, params=SamplingParams(max_tokens=6))])
+
+
+def test_memory_is_not_taken_before_it_is_used() -> None:
+    config, process = replace(BASE, max_positions=1 << 20), psutil.Process()
+    before = process.memory_info().rss
+    engine = make_engine(config, memory_bytes=4 << 30)
+    engine.generate([[4, 5]], SMALL)
+    assert engine._memory.keys.nbytes > 1 << 30
+    assert process.memory_info().rss - before < 100 << 20

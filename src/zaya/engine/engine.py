@@ -247,7 +247,8 @@ class Engine:
     def close(self) -> None:
         """Cancel what is under way, and take no more requests."""
         self._is_closed = True
-        self._withdraw([*self._live])
+        with self._exclusive():
+            self._take_in()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
@@ -437,6 +438,8 @@ class Engine:
                 generation.order = self._arrivals
                 self._arrivals += 1
             self._scheduler.add(generations)
+        if self._is_closed:
+            self._unwanted.extend(self._live)
         while self._unwanted:
             for generation in self._live.get(self._unwanted.popleft(), ()):
                 if not generation.is_over:
