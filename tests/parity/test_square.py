@@ -1,6 +1,7 @@
 """The parity square: however a text goes through the engine, its log-probabilities are those of one plain pass.
 
-For every shape, and a prompt that is continued by what the engine draws:
+For every shape, by the model's own operations and by the compiled kernels, and for a prompt that is continued by what
+the engine draws:
 
 1. the plain pass over the whole text, and token by token through the dense cache
 2. the engine, alone; with the prompt in chunks of every size; beside strangers
@@ -8,7 +9,7 @@ For every shape, and a prompt that is continued by what the engine draws:
 4. forked from a prompt that was read once
 5. read again after its pages were taken
 6. with drafts out of its own text, some right and some wrong
-7. token by token, each in a pass of its own: there to the last bit, whatever happens around it
+7. in deterministic mode: there to the last bit, whatever happens around it
 8. with keys and values in a byte each, nearly
 """
 
@@ -29,6 +30,7 @@ from zaya.engine.scheduler import Track
 from zaya.engine.types import Completion, Request, SamplingParams
 from zaya.model.cache import DenseCache
 from zaya.model.config import ModelConfig
+from zaya.model.native import NativeModel
 from zaya.model.transformer import Want, ZayaModel
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # they take most of the time; other tests check them
@@ -39,9 +41,19 @@ PROMPT, DRAWN = 19, 7
 MODELS = {name: make_model(replace(config, eos_id=1)) for name, config in SHAPES.items()}
 
 
+@pytest.fixture(params=["plain", "compiled"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    # of the compiled kernels those for AVX2, whose vectors fit these small models
+    monkeypatch.setenv("ZAYA_KERNELS", "avx2" if request.param == "compiled" else "off")
+    return request.param
+
+
 @pytest.fixture(params=SHAPES)
-def model(request: pytest.FixtureRequest) -> ZayaModel:
-    return MODELS[request.param]
+def model(request: pytest.FixtureRequest, path: str) -> ZayaModel:
+    model = MODELS[request.param]
+    if path == "compiled" and NativeModel.of(model) is None:
+        pytest.skip("no kernels here, or none for this shape")
+    return model
 
 
 def make_engine(model: ZayaModel, **options) -> Engine:
