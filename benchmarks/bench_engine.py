@@ -3,13 +3,13 @@
     python -m benchmarks.make_checkpoint DIR --single-file           # once: 17.7 GB of random weights
     python -m benchmarks.bench_engine DIR [--formats bf16 int8 int4 int4-all] [--batch 1 8 16] [--no-theirs]
 
-Each system runs in a process of its own, one after the other. What is quantised is made beside DIR where it is not there
-yet (DIR-int4 and so on). A random model sends all its tokens to the same few experts, so the choice is forced here, in
-both: uniform over the experts, anew for every token and layer. Theirs draws greedily, ours at temperature 1.
+Each system runs in a process of its own, one after the other. What is quantised is made beside DIR where it is not
+there yet (DIR-int4 and so on). A random model sends all its tokens to the same few experts, so the choice is forced
+here, in both: uniform over the experts, anew for every token and layer. Theirs draws greedily, ours at temperature 1.
 
 The floors: memory is what two threads read of a gigabyte, in the same run; a pass moves at least the bytes of every
-matrix it touches once. Products: torch's bfloat16 product of 2048 x 2048 x 4096. Medians over passes; the line behind the
-table is the same as JSON.
+matrix it touches once. Products: torch's bfloat16 product of 2048 x 2048 x 4096. Medians over passes; the line behind
+the table is the same as JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def theirs(directory: str, batches: list[int]) -> dict[str, Any]:
         logits, probs, index, state = out
         return logits, probs, torch.randint_like(index, experts), state
 
-    for layer in model.model.layers:
+    layers: Any = model.model.layers
+    for layer in layers:
         layer.mlp.gate.register_forward_hook(spread)
     found: dict[str, Any] = {"ways": {}}
     for way in ("eager", "batched_mm", "grouped_mm"):
@@ -117,7 +119,7 @@ def ours(directory: str, batches: list[int], threads: int, with_context: bool) -
     touch(model)
     engine.stop_ids = frozenset()
     generator = torch.Generator().manual_seed(0)
-    distinct: list[float] = []
+    distinct: list[tuple[int, float]] = []
     with spread(engine, generator, distinct):
         for batch in batches:
             params = zaya.SamplingParams(max_tokens=PASSES.get(batch, 10) + 4)
@@ -126,7 +128,9 @@ def ours(directory: str, batches: list[int], threads: int, with_context: bool) -
             distinct.clear()
             whole, outside = passes_of(engine, batch, lambda r=requests: engine.complete(r))
             found["pass_s"][batch], found["outside_s"][batch] = whole, outside
-            found["bytes"][batch] = bytes_of_pass(model, statistics.mean(distinct))
+            found["bytes"][batch] = bytes_of_pass(
+                model, statistics.mean(count for tokens, count in distinct if tokens == batch)
+            )
         prompt = torch.randint(3, model.config.vocab_size, (PREFILL,), generator=generator).tolist()
         once = Request(prompt_ids=prompt, params=zaya.SamplingParams(max_tokens=1))
         found["prefill_s"] = median_s(lambda: engine.complete([once]), 3)
@@ -144,15 +148,15 @@ def touch(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def spread(engine: Any, generator: torch.Generator, distinct: list[float]) -> Iterator[None]:
-    """Force every token to experts drawn at random; how many different ones a layer has in each pass."""
+def spread(engine: Any, generator: torch.Generator, distinct: list[tuple[int, float]]) -> Iterator[None]:
+    """Force every token to experts drawn at random; `distinct` gets (tokens, different ones a layer) of each pass."""
     native, config = engine._runner.native, engine.model.config
     target, name = (engine.model, "forward") if native is None else (native, "forward")
     run = getattr(target, name)
 
     def forced(ids: torch.Tensor, *args: Any, **options: Any) -> Any:
         routes = torch.randint(config.num_experts, (len(ids), config.num_layers), generator=generator)
-        distinct.append(sum(len(column.unique()) for column in routes.T) / config.num_layers)
+        distinct.append((len(ids), sum(len(column.unique()) for column in routes.T) / config.num_layers))
         routes = routes.to(torch.uint8) if native is not None else routes[..., None]
         return run(ids, *args, **options, routes=routes)
 
@@ -184,7 +188,7 @@ def passes_of(engine: Any, batch: int, run: Callable[[], object]) -> tuple[float
     runner.step, native.forward = noted, timed
     run()
     runner.step, native.forward = step, forward
-    pairs = [(b[0] - a[0], b[2]) for a, b in zip(ends, ends[1:], strict=False) if a[1] == b[1] == batch]
+    pairs = [(b[0] - a[0], b[2]) for a, b in pairwise(ends) if a[1] == b[1] == batch]
     return statistics.median(s for s, _ in pairs), statistics.median(s - model for s, model in pairs)
 
 
@@ -235,7 +239,7 @@ def context_s(model: Any) -> dict[str, Any] | None:
         table = torch.arange(pages, dtype=torch.int32)[None]
         one = torch.tensor([0], dtype=torch.int32)
 
-        def read(length: int, past: Past = past, table: torch.Tensor = table) -> None:
+        def read(length: int, past: Past = past, table: torch.Tensor = table, one: torch.Tensor = one) -> None:
             routes = torch.randint(c.num_experts, (1, c.num_layers)).to(torch.uint8)
             bounds, start = torch.tensor([0, 1], dtype=torch.int32), torch.tensor([length], dtype=torch.int32)
             native.forward(torch.tensor([7]), bounds, start, one, table, past, rows=one, commit=False, routes=routes)

@@ -208,7 +208,7 @@ class Runner:
         if self.deterministic:  # a row's sums depend on its neighbours where kernels split the work
             found = [self.sampler.sample(logits[i : i + 1].clone(), [state])[0] for i, state in enumerate(states)]
         else:
-            found = self.sampler.sample(logits, states, drafts if any(drafts) else None)
+            found = self.sampler.sample(logits, states, drafts if any(drafts) else None, in_place=True)
         version, before = self.weight_version(), {row.generation: len(row.generation.drawn) for row in rows}
         for row, drawn in zip(rows, found, strict=True):
             generation = row.generation

@@ -137,17 +137,21 @@ class Sampler:
         logits: Float[Tensor, "rows vocab"],
         states: Sequence[SequenceState],
         drafts: Sequence[Sequence[int]] | None = None,
+        *,
+        in_place: bool = False,
     ) -> list[Drawn]:
         """A token for each row, which the caller pushes onto its state.
 
         Row i continues `states[i]` as if `drafts[i]` had been pushed before; a state with a constraint takes no drafts.
+        With `in_place` the logits may be written over: a copy of many rows takes longer than drawing from them.
         """
         rows = [
             _row(at, state, () if drafts is None else drafts[at])
             for at, state in enumerate(states)
             if not state.is_plain
         ]
-        own = logits.float().index_fill(1, self._never, -torch.inf)
+        own = logits.float()
+        own = own.index_fill_(1, self._never, -torch.inf) if in_place else own.index_fill(1, self._never, -torch.inf)
         # before the settings change them
         theirs = own[[row.at for row in rows]] if rows else None
         lengths = [len(state.prompt_ids) + len(state.ids) for state in states]
@@ -158,12 +162,14 @@ class Sampler:
         ids, behavior = draw_rows(own, where, **self._settings(own, states, rows))
         # Where nothing was cut or changed, what was drawn from is the model's own distribution.
         drawn = [Drawn(id, logprob, logprob) for id, logprob in zip(ids.tolist(), behavior.tolist(), strict=True)]
+        before: dict[int, Tensor] = {}
         if theirs is not None:
+            before = {row.at: line for row, line in zip(rows, theirs, strict=True)}
             for row, found in zip(rows, _with_settings(rows, drawn, theirs), strict=True):
                 drawn[row.at] = found
         for row, found in enumerate(drawn):
             if not (math.isfinite(found.logprob) and math.isfinite(found.behavior_logprob)):
-                drawn[row] = found._replace(error=self._error(logits[row]))
+                drawn[row] = found._replace(error=self._error(before.get(row, logits[row])))
         return drawn
 
     def _settings(

@@ -92,7 +92,8 @@ void zaya_dequantize(const Matrix* from, int first, int last, void* to, int is_b
 // A token for every row.
 void zaya_draw(const Draws* d, int threads) {
     run_team(std::min(threads, d->rows), [&](Team& team, int) {
-        std::vector<float> memory(d->vocab);
+        thread_local std::vector<float> memory;  // kept: a fresh one would have its pages given anew every time
+        if (memory.size() < (size_t)d->vocab) memory.resize(d->vocab);
         for (int row; (row = team.take(d->rows)) >= 0;) draw_row(*d, row, memory.data());
     });
 }
