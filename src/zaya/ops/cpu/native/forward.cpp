@@ -49,7 +49,7 @@ class Forward {
 public:
     Forward(const Model& m, const Pass& p, int threads)
         : m(m), p(p), T(p.tokens), D(m.dim), C((m.heads + m.kv_heads) * m.head_dim), Q(m.heads * m.head_dim),
-          half(m.kv_heads * m.head_dim / 2), context(m.time0 + m.time1 - 2), zeros(C) {
+          half(m.kv_heads * m.head_dim / 2), context(m.time0 + m.time1 - 2), Y(m.dim + W), zeros(C) {
         segment_of.resize(T);
         for (int s = 0; s < p.segments; s++)
             for (int t = p.bounds[s]; t < p.bounds[s + 1]; t++) segment_of[t] = s;
@@ -72,7 +72,7 @@ public:
         }
         Scratch s{p.scratch, nullptr};
         x = s.take<float>((size_t)T * D);
-        y = s.take<float>((size_t)T * D);
+        y = s.take<float>((size_t)T * Y);
         normed = s.vectors(T, D);
         columns = s.take<float>((size_t)T * C);
         current = s.take<float>((size_t)T * half);
@@ -131,6 +131,7 @@ private:
     const Model& m;
     const Pass& p;
     const int T, D, C, Q, half, context;
+    const int Y;  // from one row of y to the next: no power of two, or those that are written together share a place in the cache
     const std::vector<float> zeros;
     int window = 0;
     bool tiled;
@@ -168,7 +169,7 @@ private:
     }
 
     void merge(const Merge& w, int t) {
-        float *row = x + (size_t)t * D, *branch = y + (size_t)t * D;
+        float *row = x + (size_t)t * D, *branch = y + (size_t)t * Y;
         for (int i = 0; i < D; i += W) {
             vf a = mul(add(load(branch + i), load(w.branch_bias + i)), load(w.branch_scale + i));
             vf b = mul(add(load(row + i), load(w.residual_bias + i)), load(w.residual_scale + i));
@@ -177,7 +178,7 @@ private:
     }
 
     void skip(int t) {
-        float* to = y + (size_t)t * D;
+        float* to = y + (size_t)t * Y;
         for (int i = 0; i < D; i++) to[i] = m.skip_passes_input ? weight[t] * normed.plain[(size_t)t * D + i] : 0.0f;
     }
 
@@ -232,7 +233,7 @@ private:
             if (p.commit && t + 1 == p.bounds[s + 1]) keep_state(l, s, u, d);
         }
         team.meet();
-        for (int task; (task = team.take(chunks(layer.o))) >= 0;) chunk_times(layer.o, attended, T, task, y, D);
+        for (int task; (task = team.take(chunks(layer.o))) >= 0;) chunk_times(layer.o, attended, T, task, y, Y);
         team.meet();
     }
 
@@ -597,7 +598,7 @@ private:
             for (int at = start[e]; at < start[e + 1]; at += MAX_VECTORS) {
                 const int some = std::min(MAX_VECTORS, start[e + 1] - at);
                 float* to[MAX_VECTORS];
-                for (int i = 0; i < some; i++) to[i] = y + (size_t)list[at + i] * D;
+                for (int i = 0; i < some; i++) to[i] = y + (size_t)list[at + i] * Y;
                 multiply(layer.down[e], hidden, list + at, some, first, last, to);
                 for (int i = 0; i < some; i++) {
                     vf by = splat(weight[list[at + i]]);
@@ -656,7 +657,7 @@ private:
 
     size_t tiled_bytes() const {
         size_t widest = std::max({D, Q, m.expert_size, m.router_size});
-        size_t product = 32 * widest * 2 + 4096;
+        size_t product = 32 * (widest + 32) * 2 + 4096;
         size_t conv = 2 * BLOCK * (size_t)m.head_dim * 2 * 2 + 2 * BLOCK * (size_t)m.head_dim * 4 + 4096;
         size_t attention = MAX_GROUP * ((size_t)KEYS * BLOCK * 6 + (size_t)m.head_dim * BLOCK * 6) + 4096;
         return std::max({product, conv, attention, ((size_t)T + 3 * m.experts + 4) * 4});
@@ -672,7 +673,7 @@ private:
         size_t stride;
         uint16_t* room = (uint16_t*)(memory + 4096);
         const uint16_t* a = rows_in_bf16(w, first, room, &stride);
-        const uint16_t* b = second < w.outer ? rows_in_bf16(w, second, room + (size_t)16 * w.inner, &stride) : a;
+        const uint16_t* b = second < w.outer ? rows_in_bf16(w, second, room + (size_t)16 * (w.inner + 32), &stride) : a;
         for (int block = from; block < to; block += 2) {
             const uint16_t* x = data + block_size(w.inner) * block;
             if (block + 1 == to) {
@@ -798,7 +799,7 @@ private:
             pack_tokens(attended, block, attended_blocks);
         }
         team.meet();
-        for (int task; (task = team.take(dense_tasks(layer.o))) >= 0;) dense_task(layer.o, task, attended_blocks, y, D, memory);
+        for (int task; (task = team.take(dense_tasks(layer.o))) >= 0;) dense_task(layer.o, task, attended_blocks, y, Y, memory);
         team.meet();
     }
 
@@ -1024,7 +1025,7 @@ private:
                                const int first = start[e] + (block - before[e]) * BLOCK, count = std::min(BLOCK, start[e + 1] - first);
                                alignas(64) float by[BLOCK] = {};
                                float* rows[BLOCK];
-                               for (int i = 0; i < count; i++) by[i] = weight[list[first + i]], rows[i] = y + (size_t)list[first + i] * D + row;
+                               for (int i = 0; i < count; i++) by[i] = weight[list[first + i]], rows[i] = y + (size_t)list[first + i] * Y + row;
                                for (int i = 0; i < 256; i += W) store(c + i, mul(load(c + i), load(by)));
                                turn(c, rows, count);
                                if (row + 16 >= D) return;

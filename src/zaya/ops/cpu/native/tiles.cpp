@@ -154,6 +154,7 @@ static inline void codes_to_bf16(__m512i* line, int offset, const float* scales,
 const uint16_t* rows_in_bf16(const Matrix& m, int first, uint16_t* memory, size_t* stride) {
     *stride = (size_t)m.inner;
     if (m.kind == BF16) return (const uint16_t*)m.data + (size_t)first * m.inner;
+    *stride += 32;  // rows a power of two apart share a place in the cache
     if ((m.kind == INT8 || m.kind == INT4) && m.inner % 64 == 0) {
         const uint8_t* codes = (const uint8_t*)m.data + tile_bytes(m.kind, m.inner) * (first / TILE);
         const void* scales = codes + tile_code_bytes(m.kind, m.inner);
@@ -162,7 +163,7 @@ const uint16_t* rows_in_bf16(const Matrix& m, int first, uint16_t* memory, size_
             alignas(64) float some[32];
             if (m.kind == INT8) {
                 for (int i = 0; i < 16; i++) line[i] = _mm512_loadu_si512(codes + (size_t)(at / 4 + i) * 64);
-                codes_to_bf16(line, 128, (const float*)scales, 1, memory + at, m.inner);
+                codes_to_bf16(line, 128, (const float*)scales, 1, memory + at, *stride);
                 continue;
             }
             const __m512i low = _mm512_set1_epi8(15);
@@ -173,14 +174,14 @@ const uint16_t* rows_in_bf16(const Matrix& m, int first, uint16_t* memory, size_
             }
             for (int g = 0; g < 2; g++)
                 store(some + g * 16, load_bf16((const uint16_t*)scales + (size_t)(at / GROUP + g) * TILE));
-            codes_to_bf16(line, 8, some, 0, memory + at, m.inner);
+            codes_to_bf16(line, 8, some, 0, memory + at, *stride);
         }
         return memory;
     }
     alignas(64) float row[8192];
     for (int r = 0; r < 16 && first + r < m.outer; r++) {
         read_row(m, first + r, row);
-        for (int i = 0; i < m.inner; i++) memory[(size_t)r * m.inner + i] = float_to_bf16(row[i]);
+        for (int i = 0; i < m.inner; i++) memory[(size_t)r * *stride + i] = float_to_bf16(row[i]);
     }
     return memory;
 }
