@@ -176,10 +176,11 @@ def test_bfloat16_weights_are_read_as_they_are(build: str) -> None:
             assert_close(logits, model(row[None])[0])
 
 
+@pytest.mark.parametrize("name", ["two_kv_heads", "three_kv_heads"])  # heads of 32 and of 64
 @pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 0.02), (torch.int8, 0.03)])
-def test_keys_in_fewer_bits(build: str, dtype: torch.dtype, most: float) -> None:
-    model = make_model(BASE)
-    rows = draw_rows(BASE, [30, 12])
+def test_keys_in_fewer_bits(build: str, dtype: torch.dtype, most: float, name: str) -> None:
+    model = make_model(SHAPES[name])
+    rows = draw_rows(model.config, [30, 12])
     exact = Reader(model, 2, 30).read_all(rows, [30])
     for actual, expected in zip(Reader(model, 2, 30, dtype).read_all(rows, [7] * 5), exact, strict=True):
         error = (actual - expected).norm() / expected.norm()

@@ -387,6 +387,12 @@ private:
         const float scale = 1.0f / std::sqrt((float)size);
         const size_t row_bytes = (size_t)size * (KIND == F32 ? 4 : KIND == BF16 ? 2 : 1);
         float* scores = memory;  // [SPLIT][4]: the heads of a key side by side
+        // int8 keys and values meet queries and weights of 16 bits, in whole numbers
+        const bool is_whole = KIND == INT8 && size % (4 * W) == 0;
+        int16_t* whole_q = (int16_t*)(memory + 4 * SPLIT);  // [4][size]
+        float by_head[4] = {};
+        if (is_whole)
+            for (int h = 0; h < HEADS; h++) by_head[h] = scale * to_whole(q + h * size, size, 32000, whole_q + h * size);
         for (int at = split.first; at < split.last;) {
             const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
             const int some = std::min(page - at % page, split.last - at), to = at - split.first;
@@ -396,6 +402,18 @@ private:
                 for (size_t line = 0; line < row_bytes; line += 64) {
                     _mm_prefetch((const char*)p.keys[l] + (next + k) * row_bytes + line, _MM_HINT_T0);
                     _mm_prefetch((const char*)p.values[l] + (row + k) * row_bytes + line, _MM_HINT_T1);
+                }
+                if (is_whole) {
+                    vi16 sums[4] = {no_pairs(), no_pairs(), no_pairs(), no_pairs()};
+                    const int8_t* key = (const int8_t*)p.keys[l] + (row + k) * size;
+                    for (int i = 0; i < size; i += 2 * W) {
+                        const vi16 wide = widen(key + i);
+                        for (int h = 0; h < HEADS; h++) sums[h] = add_products(sums[h], wide, load_pairs(whole_q + h * size + i));
+                    }
+                    const __m128 dots = sum4(pairs_to_float(sums[0]), pairs_to_float(sums[1]), pairs_to_float(sums[2]), pairs_to_float(sums[3]));
+                    _mm_storeu_ps(scores + (size_t)(to + k) * 4,
+                                  _mm_mul_ps(_mm_mul_ps(dots, _mm_loadu_ps(by_head)), _mm_set1_ps(p.key_scales[l][row + k])));
+                    continue;
                 }
                 vf total[4] = {zero(), zero(), zero(), zero()};
                 for (int i = 0; i < size; i += W) {
@@ -433,6 +451,7 @@ private:
             out[h * (size + 2) + 1] = sums[h];
             for (int i = 0; i < size; i++) out[h * (size + 2) + 2 + i] = 0;
         }
+        if (is_whole) return add_whole_values<HEADS>(l, split, g, scores, whole_q, out);
         for (int at = split.first; at < split.last;) {
             const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
             const int some = std::min(page - at % page, split.last - at), from = at - split.first;
@@ -444,6 +463,70 @@ private:
             for (; i < size; i += W) add_values<KIND, HEADS, 1>(p.values[l], row, some, size, i, scores + (size_t)from * 4, out);
             at += some;
         }
+    }
+
+    // Numbers as whole ones of up to `most`; what one is worth.
+    static float to_whole(const float* x, int count, float most, int16_t* out) {
+        float top = 0;
+        for (int i = 0; i < count; i++) top = std::max(top, std::fabs(x[i]));
+        const float inverse = top > 0 ? most / top : 0.0f;
+        for (int i = 0; i < count; i++) out[i] = (int16_t)std::nearbyint(x[i] * inverse);
+        return top / most;
+    }
+
+    // Weights [key][4], to be multiplied with each key's scale, times int8 values, two keys at a time. Sums of whole
+    // numbers: 512 keys of 127 times 32,000 just fit 31 bits.
+    template <int HEADS>
+    void add_whole_values(int l, const Split& split, int g, float* weights, int16_t* memory, float* out) {
+        const int size = m.head_dim, page = p.page_size, wide = 4 * W, chunks_of_row = size / wide;
+        const int32_t* table = p.table + (size_t)segment_of[split.token] * p.table_width;
+        float tops[4], inverse[4];
+        __m128 most = _mm_setzero_ps();
+        for (int at = split.first; at < split.last; at++) {
+            const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
+            float* w = weights + (size_t)(at - split.first) * 4;
+            const __m128 scaled = _mm_mul_ps(_mm_loadu_ps(w), _mm_set1_ps(p.value_scales[l][row]));
+            _mm_storeu_ps(w, scaled);
+            most = _mm_max_ps(most, scaled);
+        }
+        _mm_storeu_ps(tops, most);
+        for (int h = 0; h < 4; h++) inverse[h] = tops[h] > 0 ? 32000.0f / tops[h] : 0.0f;
+        const __m128 scales = _mm_loadu_ps(inverse);
+        int32_t* sums = (int32_t*)memory;  // [HEADS][size]
+        std::memset(sums, 0, (size_t)HEADS * size * 4);
+        for (int at = split.first; at < split.last;) {
+            const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
+            const int some = std::min(page - at % page, split.last - at);
+            float* w = weights + (size_t)(at - split.first) * 4;
+            const int8_t* values = (const int8_t*)p.values[l] + row * size;
+            for (int k = 0; k < some; k += 2) {  // over what is no longer needed: a pair takes the place of its first key
+                const __m128i a = _mm_cvtps_epi32(_mm_mul_ps(_mm_loadu_ps(w + k * 4), scales));
+                const __m128i b = k + 1 == some ? _mm_setzero_si128() : _mm_cvtps_epi32(_mm_mul_ps(_mm_loadu_ps(w + k * 4 + 4), scales));
+                _mm_storeu_si128((__m128i*)(w + k * 4), _mm_or_si128(a, _mm_slli_epi32(b, 16)));
+            }
+            for (int chunk = 0; chunk < chunks_of_row; chunk++) {
+                vi16 total[HEADS][4];
+                for (int h = 0; h < HEADS; h++)
+                    for (int i = 0; i < 4; i++) total[h][i] = load_pairs(sums + h * size + chunk * wide + i * W);
+                for (int k = 0; k < some; k += 2) {
+                    int32_t pairs[4];
+                    std::memcpy(pairs, w + k * 4, sizeof pairs);
+                    vi16 both[4];
+                    pair_rows(values + (size_t)k * size + chunk * wide, k + 1 == some ? nullptr : values + (size_t)(k + 1) * size + chunk * wide, both);
+                    for (int h = 0; h < HEADS; h++)
+                        for (int i = 0; i < 4; i++) total[h][i] = add_products(total[h][i], both[i], splat_pair(pairs[h]));
+                }
+                for (int h = 0; h < HEADS; h++)
+                    for (int i = 0; i < 4; i++) store_pairs(sums + h * size + chunk * wide + i * W, total[h][i]);
+            }
+            at += some;
+        }
+        for (int h = 0; h < HEADS; h++)
+            for (int chunk = 0; chunk < chunks_of_row; chunk++)
+                for (int i = 0; i < 4; i++)
+                    for (int lane = 0; lane < W; lane++)
+                        out[h * (size + 2) + 2 + chunk * wide + pair_place(i, lane)] =
+                            (float)sums[h * size + chunk * wide + i * W + lane] * (tops[h] / 32000.0f);
     }
 
     template <int KIND, int HEADS, int WIDE>

@@ -61,6 +61,24 @@ static inline vf load_fp8(const uint8_t* p) {
                                    _mm256_slli_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0x7f)), 7));
     return _mm512_mul_ps(_mm512_cvtph_ps(half), splat(256.0f));
 }
+// 16-bit whole numbers, two to a 32-bit lane
+using vi16 = __m512i;
+static inline vi16 widen(const int8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
+static inline vi16 load_pairs(const void* p) { return _mm512_loadu_si512(p); }
+static inline void store_pairs(void* p, vi16 x) { _mm512_storeu_si512(p, x); }
+static inline vi16 splat_pair(int32_t pair) { return _mm512_set1_epi32(pair); }
+static inline vi16 no_pairs() { return _mm512_setzero_si512(); }
+static inline vi16 add_products(vi16 total, vi16 a, vi16 b) { return _mm512_dpwssd_epi32(total, a, b); }
+static inline vf pairs_to_float(vi16 x) { return _mm512_cvtepi32_ps(x); }
+// 4W numbers of one row and of another, side by side as pairs: a quarter each, in the order of `pair_place`
+static inline void pair_rows(const int8_t* a, const int8_t* b, vi16* out) {
+    __m512i x = _mm512_loadu_si512(a), y = b ? _mm512_loadu_si512(b) : _mm512_setzero_si512();
+    __m512i low = _mm512_unpacklo_epi8(x, y), high = _mm512_unpackhi_epi8(x, y);
+    out[0] = _mm512_cvtepi8_epi16(_mm512_castsi512_si256(low));
+    out[1] = _mm512_cvtepi8_epi16(_mm512_extracti64x4_epi64(low, 1));
+    out[2] = _mm512_cvtepi8_epi16(_mm512_castsi512_si256(high));
+    out[3] = _mm512_cvtepi8_epi16(_mm512_extracti64x4_epi64(high, 1));
+}
 static inline void load_mxfp4_pairs(const uint8_t* p, vf& even, vf& odd) {
     const vf values = _mm512_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6);
     __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
@@ -122,6 +140,22 @@ static inline vf load_fp8(const uint8_t* p) {
                                 _mm_slli_epi16(_mm_and_si128(x, _mm_set1_epi16(0x7f)), 7));
     return _mm256_mul_ps(_mm256_cvtph_ps(half), splat(256.0f));
 }
+using vi16 = __m256i;
+static inline vi16 widen(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)); }
+static inline vi16 load_pairs(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+static inline void store_pairs(void* p, vi16 x) { _mm256_storeu_si256((__m256i*)p, x); }
+static inline vi16 splat_pair(int32_t pair) { return _mm256_set1_epi32(pair); }
+static inline vi16 no_pairs() { return _mm256_setzero_si256(); }
+static inline vi16 add_products(vi16 total, vi16 a, vi16 b) { return _mm256_add_epi32(total, _mm256_madd_epi16(a, b)); }
+static inline vf pairs_to_float(vi16 x) { return _mm256_cvtepi32_ps(x); }
+static inline void pair_rows(const int8_t* a, const int8_t* b, vi16* out) {
+    __m256i x = _mm256_loadu_si256((const __m256i*)a), y = b ? _mm256_loadu_si256((const __m256i*)b) : _mm256_setzero_si256();
+    __m256i low = _mm256_unpacklo_epi8(x, y), high = _mm256_unpackhi_epi8(x, y);
+    out[0] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(low));
+    out[1] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(low, 1));
+    out[2] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(high));
+    out[3] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(high, 1));
+}
 static inline void load_mxfp4_pairs(const uint8_t* p, vf& even, vf& odd) {
     const vf low = _mm256_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6);
     __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
@@ -131,6 +165,12 @@ static inline void load_mxfp4_pairs(const uint8_t* p, vf& even, vf& odd) {
     odd = _mm256_or_ps(_mm256_permutevar8x32_ps(low, high), _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_and_si256(high, eight), 28)));
 }
 #endif
+
+// Which of the 4W numbers of `pair_rows` is in a lane of one of its four results.
+static inline int pair_place(int quarter, int lane) {
+    const int half = quarter & 1, high = quarter >> 1;
+    return (half * (W / 8) + lane / 8) * 16 + high * 8 + lane % 8;
+}
 
 static inline vf add(vf a, vf b) { return a + b; }
 static inline vf mul(vf a, vf b) { return a * b; }
