@@ -36,6 +36,7 @@ from tests.parity.shapes import BASE, SHAPES
 from tests.parity.test_paths import draw_rows, make_model
 from tests.tolerances import assert_close
 from zaya.engine import engine as module
+from zaya.engine.draw import SequenceState
 from zaya.engine.engine import Engine, PoolSizes
 from zaya.engine.handle import RequestHandle
 from zaya.engine.types import Completion, Delta, FinishReason, Request, SamplingParams
@@ -605,6 +606,30 @@ def test_a_pass_that_fails_is_raised_where_it_was_asked_for() -> None:
     assert sampled(engine, [[4, 5]]) == expected
 
 
+def test_an_interruption_between_a_draw_and_its_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's call is interrupted while the token of another request is written down."""
+    engine = make_engine()
+    engine.stop_ids = frozenset()
+    params = SamplingParams(max_tokens=6)
+    [expected] = engine.generate([[4, 5, 6]], params)
+    stream = engine.stream([4, 5, 6], params)
+    deltas = [next(stream), next(stream)]
+    push = SequenceState.push
+    with monkeypatch.context() as patched:
+
+        def interrupted(state: SequenceState, id: int) -> None:
+            if len(state.ids) == 2:
+                raise KeyboardInterrupt
+            push(state, id)
+
+        patched.setattr(SequenceState, "push", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate([[7, 8]], params)
+    deltas += stream
+    assert_says(deltas, expected)
+    assert engine.stats.running == 0
+
+
 # ----- weights
 
 
@@ -631,6 +656,12 @@ def test_new_weights_between_two_steps() -> None:
     engine.update_weights(lambda model: model.load_state_dict(old.state_dict()), version=7)
     [[again]] = engine.complete([request])
     assert (again.ids, again.cached_tokens, set(again.weight_versions)) == (before, 0, {7})
+    short = engine.stream(prompt[:5], SamplingParams(max_tokens=3))
+    begun = next(short).ids
+    engine.weight_version += 1
+    ids = [*prompt[:5], *begun, *(id for delta in short for id in delta.ids)]
+    [[follows]] = engine.complete([Request(prompt_ids=[*ids, 7], params=SMALL)])
+    assert follows.cached_tokens == 0, "what was read with two versions is kept for nobody"
     with torch.no_grad():
         engine.model.embed.mul_(0.5)  # nobody says so
     [[unsaid]] = engine.complete([request])
