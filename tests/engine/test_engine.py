@@ -669,6 +669,19 @@ def test_new_weights_between_two_steps() -> None:
     assert unsaid.ids == tuple(generate(engine.model, prompt, max_tokens=8, temperature=0, stop_ids=()))
 
 
+def test_nobody_follows_into_new_weights() -> None:
+    """Two of one prompt, which is read in chunks when the weights change: the second reads it itself."""
+    engine = make_engine(max_batch_tokens=4)
+    request = Request(prompt_ids=make_prompts(BASE, [10])[0], params=SMALL, n=2)
+    generations = engine._generations(request, "the request")
+    engine._inbox.append(generations)
+    engine._step()
+    engine.weight_version += 1
+    while not generations[0].handle.is_done:
+        engine._step()
+    assert [c.cached_tokens for c in generations[0].handle.completed()] == [0, 0]
+
+
 # ----- memory
 
 

@@ -258,6 +258,18 @@ def test_states_that_are_kept(tokens: int) -> None:
     assert [0 if hit is None else hit.length for hit in hits] == [0, 8, 16, 19, 19, 32]
 
 
+def test_what_two_versions_have_read_is_not_kept() -> None:
+    world = World(tokens=6, use_cache=True)
+    world.ask("a", 10, 3)
+    world.step()
+    world.scheduler.cache.clear()
+    world.ask("b", 10, 3)
+    world.run()
+    text = world.ask("a", 10, 1).text(10)
+    assert world.scheduler.cache.match("", text) is None
+    assert world.scheduler.cache.match("", text + 1) is not None
+
+
 @pytest.mark.parametrize("after", range(6))
 def test_whoever_is_removed_leaves_nothing(after: int) -> None:
     world = World(tokens=7, slots=2)

@@ -139,9 +139,7 @@ class PageTable:
         for i in np.flatnonzero(wanted > self.held[index]).tolist():
             slot, held, total = int(index[i]), int(self.held[index[i]]), int(wanted[i])
             pages = self._take(total - held)
-            for page in pages.tolist():
-                self._pending.fresh.add(page)
-                self._pending.pages.pop(page, None)
+            self._pending.fresh.update(pages.tolist())
             self._widen(total)
             self.table[slot, held:total] = pages
             self.held[slot] = total
