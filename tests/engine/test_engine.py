@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -36,7 +37,6 @@ from tests.parity.shapes import BASE, SHAPES
 from tests.parity.test_paths import draw_rows, make_model
 from tests.tolerances import assert_close
 from zaya.engine import engine as module
-from zaya.engine.draw import SequenceState
 from zaya.engine.engine import Engine, PoolSizes
 from zaya.engine.handle import RequestHandle
 from zaya.engine.types import Completion, Delta, FinishReason, Request, SamplingParams
@@ -614,15 +614,16 @@ def test_an_interruption_between_a_draw_and_its_note(monkeypatch: pytest.MonkeyP
     [expected] = engine.generate([[4, 5, 6]], params)
     stream = engine.stream([4, 5, 6], params)
     deltas = [next(stream), next(stream)]
-    push = SequenceState.push
+    states = type(engine._sampler().start([4], params))
+    push = states.push
     with monkeypatch.context() as patched:
 
-        def interrupted(state: SequenceState, id: int) -> None:
+        def interrupted(state: Any, id: int) -> None:
             if len(state.ids) == 2:
                 raise KeyboardInterrupt
             push(state, id)
 
-        patched.setattr(SequenceState, "push", interrupted)
+        patched.setattr(states, "push", interrupted)
         with pytest.raises(KeyboardInterrupt):
             engine.generate([[7, 8]], params)
     deltas += stream
