@@ -39,6 +39,7 @@ from tests.tolerances import assert_close
 from zaya.engine import engine as module
 from zaya.engine.engine import Engine, PoolSizes
 from zaya.engine.handle import RequestHandle
+from zaya.engine.runner import Generation
 from zaya.engine.types import Completion, Delta, FinishReason, Request, SamplingParams
 from zaya.errors import UsageError
 from zaya.model.config import ModelConfig
@@ -588,6 +589,29 @@ def test_a_request_that_goes_wrong_goes_wrong_alone() -> None:
         engine.complete([good, Request(prompt_ids=[5], params=SMALL), good])
     assert engine.stats.running == 0
     assert [c.ids for c in engine.complete([good])[0]] == expected
+
+
+def test_a_text_that_cannot_be_told_is_nobody_elses_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    engine.stop_ids = frozenset()
+    completion = engine._completion
+
+    def broken(generation: Generation) -> Completion:
+        if generation.prompt.ids == (4, 5) and generation.index == 1:
+            raise ValueError("no text")
+        return completion(generation)
+
+    monkeypatch.setattr(engine, "_completion", broken)
+
+    async def ask() -> None:
+        handles = [engine.submit(Request(prompt_ids=p, params=SMALL, n=3)) for p in ([4, 5], [6, 7])]
+        assert len(await handles[1].result()) == 3
+        with pytest.raises(ValueError, match="no text"):
+            await handles[0].result()
+
+    asyncio.run(ask())
+    engine.close()
+    assert engine.stats.running == 0
 
 
 def test_a_pass_that_fails_is_raised_where_it_was_asked_for() -> None:

@@ -399,7 +399,10 @@ class Engine:
             self._take_in()
             try:
                 for generation in self._runner.step():
-                    self._report(generation)
+                    try:
+                        self._report(generation)
+                    except Exception as error:
+                        self._fail(generation.handle, error)
             except Exception as error:  # of the pass, not of a row: nobody in it has an answer
                 for handle in {generation.handle for generation in self._running()}:
                     handle.fail(error)
@@ -437,9 +440,7 @@ class Engine:
         if handle not in self._live:
             return  # another of its completions has failed in the same pass
         if generation.error is not None:
-            for other in self._live.pop(handle):
-                self._scheduler.remove(other)
-            handle.fail(generation.error)
+            self._fail(handle, generation.error)
             return
         if handle.wants_deltas:
             new = generation.tokens[generation.told :]
@@ -458,6 +459,12 @@ class Engine:
             handle.complete(generation.index, self._completion(generation))
             if handle.is_done:
                 del self._live[handle]
+
+    def _fail(self, handle: RequestHandle, error: Exception) -> None:
+        """A request has gone wrong, and its other completions are of no use."""
+        for generation in self._live.pop(handle):
+            self._scheduler.remove(generation)
+        handle.fail(error)
 
     def _completion(self, generation: Generation) -> Completion:
         state, tokens = generation.state, generation.tokens
