@@ -627,6 +627,18 @@ def test_a_pass_that_fails_is_raised_where_it_was_asked_for() -> None:
     with pytest.raises(ZeroDivisionError):
         asyncio.run(ask())
     hook.remove()
+    again = engine._prompts.get(("", (4, 5), False))
+    assert again is None or again.leader is None, "nobody waits for one who has failed"
+    assert sampled(engine, [[4, 5]]) == expected
+
+
+def test_a_plan_that_fails_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    expected = sampled(engine, [[4, 5]])
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._scheduler, "plan", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sampled(engine, [[4, 5]])
     assert sampled(engine, [[4, 5]]) == expected
 
 

@@ -404,10 +404,13 @@ class Engine:
                     except Exception as error:
                         self._fail(generation.handle, error)
             except Exception as error:  # of the pass, not of a row: nobody in it has an answer
-                for handle in {generation.handle for generation in self._running()}:
-                    handle.fail(error)
+                in_pass = {track.handle for track in self._scheduler.running if isinstance(track, Generation)}
+                failed = in_pass or {*self._live}  # or nobody got as far, and nobody ever will
+                for handle in failed:
                     del self._live[handle]
                 self._recover()
+                for handle in failed:
+                    handle.fail(error)
             except BaseException:
                 self._recover()
                 raise
@@ -524,10 +527,11 @@ class Engine:
                 self._step()
             except BaseException as error:  # ours, or the interpreter goes down; nobody is to wait for ever
                 with self._exclusive():
-                    for handle in [*self._live]:
-                        handle.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+                    failed = [*self._live]
                     self._live.clear()
                     self._recover()
+                for handle in failed:
+                    handle.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
             with self._thread_lock:
                 if not self._live and not self._inbox:
                     self._thread = None
@@ -554,9 +558,6 @@ class Engine:
         table.check()
         self._scheduler.cache.check()
         assert table.free_slots + len(self._scheduler.running) == table.slots, "a slot is lost"
-
-    def _running(self) -> list[Generation]:
-        return [track for track in self._scheduler.running if isinstance(track, Generation)]
 
     def _empty_pool(self) -> tuple[PageTable, PrefixCache]:
         table = PageTable(self._pages + 1, page_size=self.page_size, slots=self.max_batch, snapshots=self._snapshots)
