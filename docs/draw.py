@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +21,20 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor, nn
 
 import zaya
 from zaya.core.rng import derive_seed
+from zaya.engine.engine import Engine
+from zaya.engine.types import Completion, Request, SamplingParams
 from zaya.model.block import ResidualScaling
 from zaya.model.cache import NoCache
 from zaya.model.cca import CCA
 from zaya.model.config import PRESETS, ModelConfig, preset
 from zaya.model.init import tensor_table
 from zaya.model.router import Router, choose
+from zaya.model.transformer import ZayaModel
 from zaya.ops.rope import rotary_angles
 from zaya.ops.segments import Segments
 
@@ -276,6 +279,73 @@ def draw_residual(n: Numbers) -> Figure:
     return figure
 
 
+# ----- the engine
+
+
+def measure_engine() -> Numbers:
+    """Four texts through one engine, a block of its prefix cache being 8 tokens.
+
+    texts: tokens of each prompt, tokens that were drawn, tokens that were known from before. kept: lengths at which the
+    first text can be continued once it has ended.
+    """
+    prompt = [3 + i % 11 for i in range(21)]
+    engine = small_engine()
+    first = ask(engine, prompt, 6)
+    chat = [*first.prompt_ids, *first.ids, 4, 9]
+    found = {
+        "a prompt and its answer": first,
+        "the same prompt again": ask(engine, prompt, 6, seed=1),
+        "the chat goes on": ask(engine, chat, 4),
+        "the same beginning": ask(engine, [*prompt[:18], 4, 9], 6),
+    }
+    engine = small_engine()
+    ask(engine, prompt, 6)
+    # from the longest down: what an asking adds lies behind what is asked next
+    kept = [n for n in range(27, 0, -1) if ask(engine, chat[: n + 1], 1).cached_tokens == n]
+    return {
+        "block": 8,
+        "kept": kept[::-1],
+        "texts": {name: [len(c.prompt_ids), len(c.ids), c.cached_tokens] for name, c in found.items()},
+    }
+
+
+def small_engine() -> Engine:
+    engine = Engine(ZayaModel(SMALL), page_size=1, pages=200, max_batch=1)
+    engine.stop_ids = frozenset()
+    return engine
+
+
+def ask(engine: Engine, prompt: Sequence[int], tokens: int, seed: int = 0) -> Completion:
+    request = Request(prompt_ids=prompt, params=SamplingParams(max_tokens=tokens), seed=seed)
+    return engine.complete([request])[0][0]
+
+
+def draw_engine(n: Numbers) -> Figure:
+    figure = Figure(figsize=(8, 2.9))
+    ax = figure.add_axes((0.19, 0.03, 0.79, 0.85))
+    longest = max(prompt + drawn for prompt, drawn, _ in n["texts"].values())
+    ax.set(xlim=(-0.3, longest + 0.3), ylim=(len(n["texts"]) + 0.75, -0.55))
+    for y, (prompt, drawn, known) in enumerate(n["texts"].values()):
+        for x in range(prompt + drawn):
+            color = "#d5dbe1" if x < known else BLUE if x < prompt else ORANGE
+            ax.add_patch(Rectangle((x + 0.06, y), 0.88, 0.55, facecolor=color))
+        if known:
+            ax.plot([known], [y - 0.1], marker="v", color=GREEN, markersize=6, linestyle="")
+    for length in n["kept"]:
+        ax.plot([length, length], [-0.12, 0.67], color=GREEN, linewidth=1.2)
+        ax.plot([length], [-0.2], marker="D", color=GREEN, markersize=4.5)
+    ax.set_yticks([y + 0.28 for y in range(len(n["texts"]))], list(n["texts"]))
+    ax.set_xticks(range(0, longest, n["block"]))
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    patches = [Rectangle((0, 0), 1, 1, facecolor=color) for color in (BLUE, "#d5dbe1", ORANGE)]
+    marks = [Line2D([], [], color=GREEN, marker=marker, markersize=5, linestyle="") for marker in "Dv"]
+    labels = ["read", "known from before", "drawn", "a state is kept", "a text goes on from it"]
+    ax.legend([*patches, *marks], labels, loc="lower left", ncols=5, frameon=False, handlelength=1, columnspacing=1.2)
+    return figure
+
+
 # ----- the overview
 
 ROOMS = ("text", "engine", "serve", "train", "rl", "ttc", "eval")
@@ -382,6 +452,7 @@ FIGURES: dict[str, tuple[str, Callable[[], Numbers], Callable[[Numbers], Figure]
     "figures/cca.svg": ("Reach and cache of compressed convolutional attention", measure_cca, draw_cca),
     "figures/router.svg": ("Depth averaging and balancing in the router", measure_router, draw_router),
     "figures/residual-scaling.svg": ("Forgetting by residual scaling", measure_residual, draw_residual),
+    "figures/engine.svg": ("What is read, what is known, and where a state is kept", measure_engine, draw_engine),
     "overview.svg": ("What zaya is made of", measure_overview, draw_overview),
 }
 """Path below docs -> title, what measures, what draws."""

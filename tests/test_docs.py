@@ -3,7 +3,7 @@
 1. Each figure shows what the code computes now: the numbers in its description are the numbers measured again.
 2. Drawing twice gives the same bytes, so that a changed file means a changed figure.
 3. Each is small enough to load with its page, and shown there.
-4. They say what their pages say of them: reach, delay, depth averaging, steering, forgetting.
+4. They say what their pages say of them: reach, delay, depth averaging, steering, forgetting, where texts go on.
 5. The sizes in the tables are those of the configurations.
 6. What a page says is in a file, is in that file.
 """
@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from zaya.engine.engine import PAGES_PER_BLOCK, PoolSizes
 from zaya.model.cache import DenseCache
 from zaya.model.config import preset
 from zaya.model.init import tensor_table
@@ -110,6 +111,23 @@ def test_residual_scales_forget() -> None:
     assert max(forgets["size"]) < 2.5
 
 
+def test_texts_go_on_where_a_state_was_kept() -> None:
+    numbers = draw.stored_numbers(DOCS / "figures/engine.svg")
+    prompt, drawn, _ = numbers["texts"]["a prompt and its answer"]
+    read, block = prompt + drawn - 1, numbers["block"]
+    assert numbers["kept"] == sorted({*range(block, read + 1, block), prompt - 1, read})
+    known = {name: text[2] for name, text in numbers["texts"].items()}
+    assert list(known.values()) == [0, prompt - 1, read, 2 * block]
+
+
+def test_sizes_on_the_engine_page() -> None:
+    page = (DOCS / "concepts/engine.md").read_text("utf-8")
+    sizes = PoolSizes.of(preset("zaya1-8b"), page_size=32, itemsize=2, slots=1)
+    block = PAGES_PER_BLOCK * sizes.page
+    assert f"{sizes.state / 1024:.0f} KiB for every {block / 2**20:.0f} MiB" in page
+    assert f"{100 * sizes.state / block:.1f} %" in page
+
+
 def test_sizes_on_the_cache_page() -> None:
     page = (DOCS / "concepts/cache.md").read_text("utf-8")
     rows: dict[str, list[str]] = {"keys and values": [], "at 131,072": [], "CCA state": []}
@@ -142,7 +160,7 @@ ITEM = re.compile(r"^- \[test_[^]]+\]\((\S+)\):(.+?)(?=\n- |\Z)", re.MULTILINE |
 """A file of tests, and those of its tests that are named."""
 
 
-@pytest.mark.parametrize("page", ["cca", "router", "residual-scaling", "cache", "structured"])
+@pytest.mark.parametrize("page", ["cca", "router", "residual-scaling", "cache", "engine", "structured"])
 def test_names_are_where_the_page_says(page: str) -> None:
     text = (DOCS / f"concepts/{page}.md").read_text("utf-8")
     places = [(link, names) for names, link in ROW.findall(text)] + ITEM.findall(text)

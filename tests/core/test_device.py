@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from zaya.core.device import describe, pick
+from zaya.core import device as module
+from zaya.core.device import describe, free_bytes, pick
 from zaya.errors import UsageError
 
 
@@ -82,3 +84,18 @@ def test_the_accelerator_of_this_machine_describes_itself():
     info = describe(pick("cuda"))
     assert info.name
     assert info.memory_bytes > 2**30
+
+
+def test_free_memory_is_what_machine_and_container_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    cpu = torch.device("cpu")
+    everything = describe(cpu).memory_bytes
+    monkeypatch.setattr(module, "_CONTAINER_FILES", ())
+    machine = free_bytes(cpu)
+    assert 0 < machine <= everything
+    limit, used = tmp_path / "max", tmp_path / "current"
+    monkeypatch.setattr(module, "_CONTAINER_FILES", ((limit, used), (tmp_path / "none", used)))
+    used.write_text("1000\n")
+    for text, expected in {"max\n": everything, "1500\n": 500, "900\n": 0}.items():
+        limit.write_text(text)
+        assert free_bytes(cpu) <= expected
+        assert expected > 500 or free_bytes(cpu) == expected

@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -38,6 +39,7 @@ from tests.tolerances import assert_close
 from zaya.engine import engine as module
 from zaya.engine.engine import Engine, PoolSizes
 from zaya.engine.handle import RequestHandle
+from zaya.engine.runner import Generation
 from zaya.engine.types import Completion, Delta, FinishReason, Request, SamplingParams
 from zaya.errors import UsageError
 from zaya.model.config import ModelConfig
@@ -599,6 +601,29 @@ def test_a_request_that_goes_wrong_goes_wrong_alone() -> None:
     assert [c.ids for c in engine.complete([good])[0]] == expected
 
 
+def test_a_text_that_cannot_be_told_is_nobody_elses_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    engine.stop_ids = frozenset()
+    completion = engine._completion
+
+    def broken(generation: Generation) -> Completion:
+        if generation.prompt.ids == (4, 5) and generation.index == 1:
+            raise ValueError("no text")
+        return completion(generation)
+
+    monkeypatch.setattr(engine, "_completion", broken)
+
+    async def ask() -> None:
+        handles = [engine.submit(Request(prompt_ids=p, params=SMALL, n=3)) for p in ([4, 5], [6, 7])]
+        assert len(await handles[1].result()) == 3
+        with pytest.raises(ValueError, match="no text"):
+            await handles[0].result()
+
+    asyncio.run(ask())
+    engine.close()
+    assert engine.stats.running == 0
+
+
 def test_a_pass_that_fails_is_raised_where_it_was_asked_for() -> None:
     engine = make_engine()
     expected = sampled(engine, [[4, 5]])
@@ -613,7 +638,44 @@ def test_a_pass_that_fails_is_raised_where_it_was_asked_for() -> None:
     with pytest.raises(ZeroDivisionError):
         asyncio.run(ask())
     hook.remove()
+    again = engine._prompts.get(("", (4, 5), False))
+    assert again is None or again.leader is None, "nobody waits for one who has failed"
     assert sampled(engine, [[4, 5]]) == expected
+
+
+def test_a_plan_that_fails_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    expected = sampled(engine, [[4, 5]])
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._scheduler, "plan", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sampled(engine, [[4, 5]])
+    assert sampled(engine, [[4, 5]]) == expected
+
+
+def test_an_interruption_between_a_draw_and_its_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's call is interrupted while the token of another request is written down."""
+    engine = make_engine()
+    engine.stop_ids = frozenset()
+    params = SamplingParams(max_tokens=6)
+    [expected] = engine.generate([[4, 5, 6]], params)
+    stream = engine.stream([4, 5, 6], params)
+    deltas = [next(stream), next(stream)]
+    states = type(engine._sampler().start([4], params))
+    push = states.push
+    with monkeypatch.context() as patched:
+
+        def interrupted(state: Any, id: int) -> None:
+            if len(state.ids) == 2:
+                raise KeyboardInterrupt
+            push(state, id)
+
+        patched.setattr(states, "push", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate([[7, 8]], params)
+    deltas += stream
+    assert_says(deltas, expected)
+    assert engine.stats.running == 0
 
 
 # ----- weights
@@ -642,11 +704,30 @@ def test_new_weights_between_two_steps() -> None:
     engine.update_weights(lambda model: model.load_state_dict(old.state_dict()), version=7)
     [[again]] = engine.complete([request])
     assert (again.ids, again.cached_tokens, set(again.weight_versions)) == (before, 0, {7})
+    short = engine.stream(prompt[:5], SamplingParams(max_tokens=3))
+    begun = next(short).ids
+    engine.weight_version += 1
+    ids = [*prompt[:5], *begun, *(id for delta in short for id in delta.ids)]
+    [[follows]] = engine.complete([Request(prompt_ids=[*ids, 7], params=SMALL)])
+    assert follows.cached_tokens == 0, "what was read with two versions is kept for nobody"
     with torch.no_grad():
         engine.model.embed.mul_(0.5)  # nobody says so
     [[unsaid]] = engine.complete([request])
     assert unsaid.cached_tokens == 0
     assert unsaid.ids == tuple(generate(engine.model, prompt, max_tokens=8, temperature=0, stop_ids=()))
+
+
+def test_nobody_follows_into_new_weights() -> None:
+    """Two of one prompt, which is read in chunks when the weights change: the second reads it itself."""
+    engine = make_engine(max_batch_tokens=4)
+    request = Request(prompt_ids=make_prompts(BASE, [10])[0], params=SMALL, n=2)
+    generations = engine._generations(request, "the request")
+    engine._inbox.append(generations)
+    engine._step()
+    engine.weight_version += 1
+    while not generations[0].handle.is_done:
+        engine._step()
+    assert [c.cached_tokens for c in generations[0].handle.completed()] == [0, 0]
 
 
 # ----- memory

@@ -111,7 +111,7 @@ def check(texts: Texts, request: Request, handle: RequestHandle, *, was_cancelle
             assert len(completion.routes) == len(request.prompt_ids or ()) + len(expected) - 1
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

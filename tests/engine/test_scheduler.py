@@ -148,14 +148,14 @@ def test_nobody_waits_for_ever() -> None:
 
 
 def test_one_reads_for_all() -> None:
-    world = World(slots=3, tokens=6)
-    tracks = [world.ask(f"a{i}", [5] * 10, 2) for i in range(2)]
+    world = World(slots=3, tokens=12)
+    tracks = [world.ask(f"a{i}", [5] * 20, 2) for i in range(2)]
     world.ask("b", 2, 1)
     world.ask("c", 2, 1)
     world.run()
     # b finds a slot beside the two that are a's; c waits for one
-    assert world.log[:3] == [[("a0", 6)], [("a0", 4), ("b", 2)], [("a0", 1), ("a1", 1), ("c", 2)]]
-    assert [track.cached_tokens for track in tracks] == [0, 10]
+    assert world.log[:3] == [[("a0", 12)], [("a0", 8), ("b", 2)], [("a0", 1), ("a1", 1), ("c", 2)]]
+    assert [track.cached_tokens for track in tracks] == [0, 20]
 
 
 def test_who_leads_may_go() -> None:
@@ -211,6 +211,16 @@ def test_who_does_not_fit_waits_outside() -> None:
     assert world.run() == ["a", "c", "b"]
 
 
+def test_nobody_follows_into_new_weights() -> None:
+    world = World(tokens=6, slots=2)
+    tracks = [world.ask(f"a{i}", [5] * 10, 1) for i in range(2)]
+    world.step()
+    world.scheduler.forget_leaders()
+    world.run()
+    assert world.log == [[("a0", 6)], [("a0", 4), ("a1", 2)], [("a1", 6)], [("a1", 2)]]
+    assert [track.cached_tokens for track in tracks] == [0, 0]
+
+
 @pytest.mark.parametrize(("pages", "drafted"), [(20, True), (5, False)])
 def test_drafts_are_the_first_to_go(pages: int, drafted: bool) -> None:
     world = World(pages=pages)
@@ -246,6 +256,18 @@ def test_states_that_are_kept(tokens: int) -> None:
     text = track.text(33)
     hits = [world.scheduler.cache.match("", text[:n]) for n in (8, 9, 17, 20, 21, 33)]
     assert [0 if hit is None else hit.length for hit in hits] == [0, 8, 16, 19, 19, 32]
+
+
+def test_what_two_versions_have_read_is_not_kept() -> None:
+    world = World(tokens=6, use_cache=True)
+    world.ask("a", 10, 3)
+    world.step()
+    world.scheduler.cache.clear()
+    world.ask("b", 10, 3)
+    world.run()
+    text = world.ask("a", 10, 1).text(10)
+    assert world.scheduler.cache.match("", text) is None
+    assert world.scheduler.cache.match("", text + 1) is not None
 
 
 @pytest.mark.parametrize("after", range(6))

@@ -415,12 +415,18 @@ class Engine:
             self._take_in()
             try:
                 for generation in self._runner.step():
-                    self._report(generation)
+                    try:
+                        self._report(generation)
+                    except Exception as error:
+                        self._fail(generation.handle, error)
             except Exception as error:  # of the pass, not of a row: nobody in it has an answer
-                for handle in {generation.handle for generation in self._running()}:
-                    handle.fail(error)
+                in_pass = {track.handle for track in self._scheduler.running if isinstance(track, Generation)}
+                failed = in_pass or {*self._live}  # or nobody got as far, and nobody ever will
+                for handle in failed:
                     del self._live[handle]
                 self._recover()
+                for handle in failed:
+                    handle.fail(error)
             except BaseException:
                 self._recover()
                 raise
@@ -453,9 +459,7 @@ class Engine:
         if handle not in self._live:
             return  # another of its completions has failed in the same pass
         if generation.error is not None:
-            for other in self._live.pop(handle):
-                self._scheduler.remove(other)
-            handle.fail(generation.error)
+            self._fail(handle, generation.error)
             return
         if handle.wants_deltas:
             new = generation.tokens[generation.told :]
@@ -474,6 +478,12 @@ class Engine:
             handle.complete(generation.index, self._completion(generation))
             if handle.is_done:
                 del self._live[handle]
+
+    def _fail(self, handle: RequestHandle, error: Exception) -> None:
+        """A request has gone wrong, and its other completions are of no use."""
+        for generation in self._live.pop(handle):
+            self._scheduler.remove(generation)
+        handle.fail(error)
 
     def _completion(self, generation: Generation) -> Completion:
         state, tokens = generation.state, generation.tokens
@@ -533,10 +543,11 @@ class Engine:
                 self._step()
             except BaseException as error:  # ours, or the interpreter goes down; nobody is to wait for ever
                 with self._exclusive():
-                    for handle in [*self._live]:
-                        handle.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+                    failed = [*self._live]
                     self._live.clear()
                     self._recover()
+                for handle in failed:
+                    handle.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
             with self._thread_lock:
                 if not self._live and not self._inbox:
                     self._thread = None
@@ -563,9 +574,6 @@ class Engine:
         table.check()
         self._scheduler.cache.check()
         assert table.free_slots + len(self._scheduler.running) == table.slots, "a slot is lost"
-
-    def _running(self) -> list[Generation]:
-        return [track for track in self._scheduler.running if isinstance(track, Generation)]
 
     def _empty_pool(self) -> tuple[PageTable, PrefixCache]:
         table = PageTable(self._pages + 1, page_size=self.page_size, slots=self.max_batch, snapshots=self._snapshots)

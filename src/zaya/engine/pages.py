@@ -87,22 +87,24 @@ class PageTable:
     def adopt(self, pages: np.ndarray, length: int, state: int) -> int:
         """A slot that continues a prefix: its pages are shared, the row `state` is where it stands."""
         slot = self.open()
-        self._attach(slot, pages, length, state)
+        self._widen(len(pages))
+        self.table[slot, : len(pages)] = pages
+        self.refs[pages] += 1
+        self.held[slot], self.lengths[slot] = len(pages), length
+        self.copy_state(state, slot)
         return slot
 
     def fork(self, slot: int, count: int) -> list[int]:
-        """`count` slots that continue as this one does; all pages are shared."""
-        forks = [self.open() for _ in range(count)]
-        for other in forks:
-            self._attach(other, self.pages_of(slot), int(self.lengths[slot]), slot)
-        return forks
+        """`count` slots that continue as this one does, over the same pages."""
+        length = int(self.lengths[slot])
+        written = self.pages_of(slot)[: self.pages_for(length)]
+        return [self.adopt(written, length, slot) for _ in range(count)]
 
     def close(self, slot: int) -> None:
         """The sequence is over, or has to make room."""
         self._release(self.pages_of(slot))
         self.table[slot, : self.held[slot]] = 0
         self.held[slot] = self.lengths[slot] = 0
-        self._pending.states.pop(slot, None)
         self._free_slots.append(slot)
 
     def pages_of(self, slot: int) -> np.ndarray:
@@ -137,9 +139,7 @@ class PageTable:
         for i in np.flatnonzero(wanted > self.held[index]).tolist():
             slot, held, total = int(index[i]), int(self.held[index[i]]), int(wanted[i])
             pages = self._take(total - held)
-            for page in pages.tolist():
-                self._pending.fresh.add(page)
-                self._pending.pages.pop(page, None)
+            self._pending.fresh.update(pages.tolist())
             self._widen(total)
             self.table[slot, held:total] = pages
             self.held[slot] = total
@@ -176,7 +176,6 @@ class PageTable:
         return self._free_snapshots.pop() if self._free_snapshots else None
 
     def drop_snapshot(self, row: int) -> None:
-        self._pending.states.pop(row, None)
         self._free_snapshots.append(row)
 
     def copy_state(self, source: int, target: int) -> None:
@@ -208,13 +207,6 @@ class PageTable:
         assert len(set(self._free_slots)) == len(self._free_slots), "a slot is free twice"
         assert not self.held[self._free_slots].any(), "a free slot has pages"
         assert len(set(self._free_snapshots)) == len(self._free_snapshots), "a snapshot is free twice"
-
-    def _attach(self, slot: int, pages: np.ndarray, length: int, state: int) -> None:
-        self._widen(len(pages))
-        self.table[slot, : len(pages)] = pages
-        self.refs[pages] += 1
-        self.held[slot], self.lengths[slot] = len(pages), length
-        self.copy_state(state, slot)
 
     def _last_pages(self, index: np.ndarray) -> np.ndarray:
         """Of each slot whose last page is partly filled, that page."""

@@ -214,10 +214,11 @@ class Scheduler:
 
     def restart(self, pages: PageTable, cache: PrefixCache, tracks: Iterable[Track]) -> None:
         """What was in the pages is lost: these, whatever they did, wait and read their texts again."""
+        self.forget_leaders()  # also of those that do not come back: their prompts may be asked for again
         self.pages, self.cache = pages, cache
         self.waiting, self.running, self._plan = [], [], {}
         for track in tracks:
-            track.slot, track.read, track.prompt.leader = None, 0, None
+            track.slot, track.read = None, 0
             self.add([track])
 
     def forget_leaders(self) -> None:
