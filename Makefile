@@ -44,7 +44,7 @@ help:
 	@echo 'TORCH=cpu|cuda|rocm chooses the PyTorch wheels (now: $(TORCH))'
 
 install: $(STAMP)
-$(STAMP): pyproject.toml constraints.txt Makefile
+$(STAMP): pyproject.toml constraints.txt Makefile $(wildcard src/zaya/ops/cpu/native/*)
 	@# Asked for pip, not for python: an attempt without ensurepip leaves an environment that has only the latter.
 	@test -x $(BIN)/pip || { \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

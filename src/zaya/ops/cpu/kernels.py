@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p, sizeof
 from functools import cache
 from pathlib import Path
 
@@ -84,6 +84,7 @@ class Draws(Structure):
 
 _SIGNATURES = {
     "zaya_runs_here": (c_int, []),
+    "zaya_sizes": (None, [POINTER(c_int64)]),
     "zaya_vector_width": (c_int, []),
     "zaya_has_tiles": (c_int, []),
     "zaya_linear_scratch": (c_int64, [c_int, c_int]),
@@ -130,7 +131,14 @@ def _open(path: Path) -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(path))
     except OSError:  # built for another system
         return None
+    if not all(hasattr(found, name) for name in _SIGNATURES):
+        return None
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(found, name)
         function.restype, function.argtypes = result, arguments
-    return found if found.zaya_runs_here() else None
+    # what was built before the sources changed would read our structures wrongly
+    mirrored = (Matrix, Layer, Model, Pass, Draws)
+    sizes = (c_int64 * len(mirrored))()
+    found.zaya_sizes(sizes)
+    is_ours = list(sizes) == [sizeof(structure) for structure in mirrored]
+    return found if is_ours and found.zaya_runs_here() else None

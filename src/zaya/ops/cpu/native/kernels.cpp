@@ -1,8 +1,10 @@
 // The C interface: what Python calls, with plain pointers and numbers. Mirrored in kernels.py.
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
+#include "forward.h"
 #include "matrix.h"
 #include "sampling.h"
 #include "team.h"
@@ -22,6 +24,12 @@ int zaya_runs_here() {
 #else
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #endif
+}
+
+// Bytes of the structures that Python mirrors: a library built from other sources than the ones beside it is found out.
+void zaya_sizes(int64_t* sizes) {
+    const int64_t all[] = {sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Pass), sizeof(Draws)};
+    std::copy(std::begin(all), std::end(all), sizes);
 }
 
 // Floats in a vector: sizes that kernels run over are multiples of it.
