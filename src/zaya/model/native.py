@@ -27,8 +27,9 @@ from zaya.ops.rope import rotary_angles
 if TYPE_CHECKING:
     from ctypes import CDLL
 
-FEW_TOKENS = 1024
-"""Up to so many, a pass of a dense model without tile registers is made here."""
+FEW_NUMBERS = 1 << 17
+"""Activations of a layer, tokens times width, up to which a dense model is faster here than by torch's products where
+there are no tile registers: 64 tokens of ZAYA1-8B, 1,024 of the micro model (docs/log.md)."""
 
 KV_KINDS = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16, torch.int8: kernels.INT8}
 
@@ -102,7 +103,8 @@ class NativeModel:
 
     def is_faster(self, tokens: int) -> bool:
         """Whether a pass of so many tokens is better made here than by the model itself."""
-        return tokens <= FEW_TOKENS or self._has_tiles or not self._is_dense
+        is_few = tokens * self.model.config.hidden_size <= FEW_NUMBERS
+        return is_few or self._has_tiles or not self._is_dense
 
     # ----- layout
 
