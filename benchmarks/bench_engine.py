@@ -126,8 +126,8 @@ def ours(directory: str, batches: list[int], threads: int, with_context: bool) -
             prompts = torch.randint(3, model.config.vocab_size, (batch, PROMPT), generator=generator).tolist()
             requests = [Request(prompt_ids=prompt, params=params, seed=i) for i, prompt in enumerate(prompts)]
             distinct.clear()
-            whole, outside = passes_of(engine, batch, lambda r=requests: engine.complete(r))
-            found["pass_s"][batch], found["outside_s"][batch] = whole, outside
+            whole, outside, calls = passes_of(engine, batch, lambda r=requests: engine.complete(r))
+            found["pass_s"][batch], found["outside_s"][batch], found["calls"] = whole, outside, calls
             found["bytes"][batch] = bytes_of_pass(
                 model, statistics.mean(count for tokens, count in distinct if tokens == batch)
             )
@@ -167,9 +167,32 @@ def spread(engine: Any, generator: torch.Generator, distinct: list[tuple[int, fl
         delattr(target, name)
 
 
-def passes_of(engine: Any, batch: int, run: Callable[[], object]) -> tuple[float, float]:
-    """Seconds from one pass of `batch` single tokens to the next, and how much of it is not the model's."""
-    runner, step, ends, inside = engine._runner, engine._runner.step, [], [0.0]
+@contextmanager
+def counted(library: Any, calls: list[int]) -> Iterator[None]:
+    """Count the calls of compiled kernels."""
+    names = [] if library is None else ["zaya_forward", "zaya_draw", "zaya_log_sums", "zaya_linear"]
+    before = {name: getattr(library, name) for name in names}
+
+    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls[0] += 1
+            return function(*args)
+
+        return call
+
+    for name, function in before.items():
+        setattr(library, name, counting(function))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(library, name, function)
+
+
+def passes_of(engine: Any, batch: int, run: Callable[[], object]) -> tuple[float, float, int]:
+    """Seconds from one pass of `batch` single tokens to the next, how much of it is not the model's, and how many calls
+    of compiled kernels it makes."""
+    runner, step, ends, inside, calls = engine._runner, engine._runner.step, [], [0.0], [0]
     native = runner.native if runner.native is not None else engine.model
     forward = native.forward
 
@@ -182,14 +205,19 @@ def passes_of(engine: Any, batch: int, run: Callable[[], object]) -> tuple[float
     def noted() -> Any:
         before = runner.tokens_read
         got = step()
-        ends.append((time.perf_counter(), runner.tokens_read - before, inside[0]))
+        ends.append((time.perf_counter(), runner.tokens_read - before, inside[0], calls[0]))
         return got
 
     runner.step, native.forward = noted, timed
-    run()
+    with counted(getattr(runner.native, "_library", None), calls):
+        run()
     runner.step, native.forward = step, forward
-    pairs = [(b[0] - a[0], b[2]) for a, b in pairwise(ends) if a[1] == b[1] == batch]
-    return statistics.median(s for s, _ in pairs), statistics.median(s - model for s, model in pairs)
+    pairs = [(a, b) for a, b in pairwise(ends) if a[1] == b[1] == batch]
+    return (
+        statistics.median(b[0] - a[0] for a, b in pairs),
+        statistics.median(b[0] - a[0] - b[2] for a, b in pairs),
+        max(b[3] - a[3] for a, b in pairs),
+    )
 
 
 def bytes_of_pass(model: Any, distinct: float) -> float:
@@ -329,7 +357,7 @@ def print_rows(name: str, found: dict[str, Any], their: dict[str, Any] | None, f
         if "bytes" in found:
             moved = found["bytes"][batch]
             line += f"  {moved / 1e9:5.2f} GB, {moved / seconds / floor['bytes_s']:4.0%} of the floor"
-            line += f", {found['outside_s'][batch] * 1e3:.1f} ms outside the pass"
+            line += f", {found['outside_s'][batch] * 1e3:.1f} ms outside the pass, {found['calls']} calls"
         print(line)
     seconds = found["prefill_s"]
     line = f"{name:9} prefill {PREFILL} {seconds * 1e3:7.0f} ms {PREFILL / seconds:8.1f} tokens/s "
