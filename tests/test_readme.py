@@ -20,8 +20,9 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     byte_tokenizer().save("DIR")
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks
+    names: dict = {}
     for block in blocks:
-        names: dict = {}
         exec(compile(block, str(README), "exec"), names)
-        assert names["logits"].shape == (1, names["ids"].shape[1], 2048)
+    assert names["logits"].shape == (1, names["ids"].shape[1], 2048)
+    assert len(names["answers"]) == 8
     assert (tmp_path / "tiny" / "model.safetensors").exists()
