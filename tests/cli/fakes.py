@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.train.stages import SHAPE
+from zaya.engine.types import Delta, SamplingParams
 from zaya.model.config import preset
 from zaya.model.transformer import ZayaModel
 from zaya.text import Tokenizer, byte_tokenizer
@@ -41,15 +43,19 @@ class Scripted:
         self.loaded = {"path": path, **options}
         return SimpleNamespace(config=self.config), TOKENIZER
 
-    def generate(self, model: Any, prompt: list[int], **options: Any) -> Iterator[int]:
-        self.asked.append({"prompt": list(prompt), **options})
-        for count, id in enumerate(self.ids[(len(self.asked) - 1) % len(self.ids)][: options["max_tokens"]]):
+    def engine(self, model: Any, tokenizer: Tokenizer | None, **_: Any) -> Any:
+        """In the place of `zaya.Engine`."""
+        return SimpleNamespace(model=model, tokenizer=tokenizer, stop_ids=frozenset({1, 5, 106}), stream=self.stream)
+
+    def stream(self, prompt: list[int], params: SamplingParams, *, seed: int) -> Iterator[Delta]:
+        self.asked.append({"prompt": list(prompt), "seed": seed, **asdict(params)})
+        for count, id in enumerate(self.ids[(len(self.asked) - 1) % len(self.ids)][: params.max_tokens]):
             self.before(count)
-            yield id
+            yield Delta(index=0, ids=(id,), text="")
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Scripted:
         monkeypatch.setattr("zaya.model.layouts.load", self.load, raising=False)
-        monkeypatch.setattr("zaya.model.generate.generate", self.generate)
+        monkeypatch.setattr("zaya.engine.engine.Engine", self.engine)
         monkeypatch.setattr("zaya.model.embedded.embedded_directory", lambda: EMBEDDED)
         return self
 

@@ -35,8 +35,6 @@ def test_what_the_model_is_asked(scripted) -> None:
     assert {"temperature": 0.5, "top_p": 0.25, "top_k": 7, "seed": 3}.items() <= asked.items()
     assert {"path": "DIR", "dtype": "float32"}.items() <= fake.loaded.items()
     assert asked["max_tokens"] == 9
-    assert asked["stop_ids"] == {1, 5, 106}  # both of the config, and the end of a turn
-    assert list(asked["never"]) == list(range(268, 2048))
 
 
 def test_forms_of_the_prompt(scripted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +43,6 @@ def test_forms_of_the_prompt(scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fake.asked[-1]["prompt"] == TOKENIZER.encode("a b")
     assert main(["generate", "DIR", "2, 40 41", "--ids"]) == 0
     assert fake.asked[-1]["prompt"] == [2, 40, 41]
-    assert fake.asked[-1]["never"] == []
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("Wärum?".encode())))
     assert main(["generate", "DIR", "-"]) == 0
     assert fake.asked[-1]["prompt"] == render(TOKENIZER, [{"role": "user", "content": "Wärum?"}]).ids

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from zaya.errors import UsageError
 
 if TYPE_CHECKING:
+    from zaya.engine.engine import Engine
+    from zaya.engine.types import SamplingParams
     from zaya.model.transformer import ZayaModel
     from zaya.text import Tokenizer
 
@@ -36,6 +39,9 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         choices=("bfloat16", "float32"),
         help="of the weights (default: bfloat16; float32 for the micro model, exact and fast on a CPU)",
     )
+    parser.add_argument(
+        "--quantize", choices=("int8", "int4", "int4-all"), help="pack the weights while loading (default: as stored)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda (also for ROCm), ... (default: cpu)")
 
 
@@ -52,7 +58,9 @@ def open_model(name: str | None, args: argparse.Namespace) -> tuple[ZayaModel, T
     from zaya.model.layouts import load
 
     dtype = args.dtype or ("float32" if is_micro(name) else "bfloat16")
-    return load(embedded_directory() if name is None else name, dtype=dtype, device=pick(args.device))
+    return load(
+        embedded_directory() if name is None else name, dtype=dtype, quantize=args.quantize, device=pick(args.device)
+    )
 
 
 def open_chat_model(name: str | None, args: argparse.Namespace) -> tuple[ZayaModel, Tokenizer]:
@@ -70,13 +78,10 @@ def as_asked(name: str | None, question: str) -> str:
     return as_trained(question) if is_micro(name) else question
 
 
-def stop_ids(model: ZayaModel, tokenizer: Tokenizer | None) -> set[int]:
-    """Ids that end a text."""
-    ids = {model.config.eos_id, *model.config.more_eos_ids}
-    if tokenizer is not None:
-        # which of them a published config names as its end has changed; a turn's end is always one
-        ids |= {id for id in (tokenizer.eos_id, tokenizer.tags.turn_close) if id is not None}
-    return ids
+def drawn_ids(engine: Engine, prompt: Sequence[int], params: SamplingParams, seed: int) -> Iterator[int]:
+    """What the engine draws behind a prompt, id by id. Whoever stops listening ends it."""
+    for delta in engine.stream(prompt, params, seed=seed):
+        yield from delta.ids
 
 
 def standard_input() -> BinaryIO:

@@ -21,15 +21,16 @@ from zaya.cli.asking import (
     add_sampling,
     as_asked,
     check_max_tokens,
+    drawn_ids,
     open_chat_model,
     standard_input,
-    stop_ids,
     utf8,
 )
 from zaya.cli.printing import note, say, say_commands, say_error, show_chat
 from zaya.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from zaya.engine.engine import Engine
     from zaya.model.transformer import ZayaModel
     from zaya.text import Tokenizer
 
@@ -54,10 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from zaya.engine.engine import Engine
+
     check_max_tokens(args)
     is_interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     model, tokenizer = open_chat_model(args.model, args)
-    chat = Chat(model, tokenizer, args)
+    chat = Chat(Engine(model, tokenizer, max_batch=1), tokenizer, args)
     if is_interactive:
         _welcome(args.model, model)
     for line in _typed() if is_interactive else _piped():
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 class Chat:
     """A conversation."""
 
-    model: ZayaModel
+    engine: Engine
     tokenizer: Tokenizer
     args: argparse.Namespace
     ids: list[int] = field(default_factory=list)
@@ -103,10 +106,10 @@ class Chat:
         Raises UsageError where the context holds no answer; the conversation is as it was.
         """
         from zaya.core.rng import derive_seed
-        from zaya.model.generate import generate
+        from zaya.engine.types import SamplingParams
         from zaya.text import opens_thinking
 
-        args, config = self.args, self.model.config
+        args, config = self.args, self.engine.model.config
         prompt = self._prompt(as_asked(args.model, question))
         room = config.max_positions - len(prompt)
         if room < 1:
@@ -115,13 +118,10 @@ class Chat:
                 f"holds {config.max_positions:,}",
                 hint="/new forgets what was said" if self.ids else "ask a shorter question",
             )
-        stops = stop_ids(self.model, self.tokenizer)
+        stops = self.engine.stop_ids
         drawn: list[int] = []
-        new = generate(
-            self.model, prompt, max_tokens=min(args.max_tokens, room), temperature=args.temperature, top_p=args.top_p,
-            seed=derive_seed(args.seed, "chat", self.turn), stop_ids=stops,
-            never=self.tokenizer.never_sampled(config.vocab_size),
-        )  # fmt: skip
+        params = SamplingParams(max_tokens=min(args.max_tokens, room), temperature=args.temperature, top_p=args.top_p)
+        new = drawn_ids(self.engine, prompt, params, derive_seed(args.seed, "chat", self.turn))
         was_stopped = False
         try:
             show_chat(_kept(new, drawn, stops), self.tokenizer, opens_thinking(self.tokenizer, prompt))
@@ -162,7 +162,7 @@ class Chat:
         return [*ids, end]
 
 
-def _kept(new: Iterator[int], drawn: list[int], stops: set[int]) -> Iterator[int]:
+def _kept(new: Iterator[int], drawn: list[int], stops: frozenset[int]) -> Iterator[int]:
     """What is to be shown of the ids that are drawn; all are kept."""
     for id in new:
         drawn.append(id)

@@ -16,9 +16,9 @@ from zaya.cli.asking import (
     add_sampling,
     as_asked,
     check_max_tokens,
+    drawn_ids,
     open_model,
     standard_input,
-    stop_ids,
     utf8,
 )
 from zaya.cli.printing import show_chat, show_ids, show_text
@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zaya.model.generate import generate
+    from zaya.engine.engine import Engine
+    from zaya.engine.types import SamplingParams
 
     check_max_tokens(args)
     if (args.raw or args.ids) and (args.system is not None or args.no_thinking):
@@ -54,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     model, tokenizer = open_model(args.model, args)
     loaded = time.perf_counter()
-    stops = stop_ids(model, None if args.ids else tokenizer)
-    never: list[int] = []
+    engine = Engine(model, None if args.ids else tokenizer, max_batch=1)
     if args.ids:
         prompt, show = _ids(text), show_ids
     elif tokenizer is None:
@@ -63,13 +63,12 @@ def run(args: argparse.Namespace) -> int:
             f"{args.model} has no tokenizer files", hint="add tokenizer.json to it, or give token ids with --ids"
         )
     else:
-        never = tokenizer.never_sampled(model.config.vocab_size)
         prompt, show = _prompt(args, tokenizer, text)
 
-    new = generate(
-        model, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
-        seed=args.seed, stop_ids=stops, never=never,
-    )  # fmt: skip
+    params = SamplingParams(
+        max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p
+    )
+    new, stops = drawn_ids(engine, prompt, params, args.seed), engine.stop_ids
     times: list[float] = []
     # ids are shown as they were drawn; a text ends before the token that ends it
     show(_timed(new, times) if args.ids else (id for id in _timed(new, times) if id not in stops))

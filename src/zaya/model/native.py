@@ -232,14 +232,16 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
 
 def _is_possible(model: ZayaModel, width: int) -> bool:
     c = model.config
-    sizes = (c.hidden_size, c.head_dim, c.router_size, c.expert_size, c.conv_channels)
+    # packed matrices are read in groups; what they are multiplied with is prepared in whole ones
     is_packed = any(isinstance(module, PackedWeight) for module in model.modules())
-    step = 2 * width if is_packed or model.dtype != torch.float32 else width
+    step = width if model.dtype == torch.float32 else 2 * width
+    wide = max(step, kernels.GROUP) if is_packed else step
     return (
         c.experts_per_token == 1
         and c.num_classes <= 256
         and c.key_size // 2 % step == 0
         and c.head_dim * c.conv_time1 % step == 0
-        and all(size % step == 0 for size in sizes)
+        and all(size % step == 0 for size in (c.head_dim, c.router_size, c.conv_channels))
+        and all(size % wide == 0 for size in (c.hidden_size, c.query_size, c.expert_size))
         and model.dtype in (torch.float32, torch.bfloat16)
     )

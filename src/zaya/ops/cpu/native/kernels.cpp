@@ -47,6 +47,7 @@ void zaya_linear(const Matrix* m, const float* x, int count, float* y, char* scr
     vectors.place(scratch, count, m->inner);
     vectors.plain = const_cast<float*>(x);
     const int rows = m->outer >= 65536 ? 256 : 64;
+    if ((int64_t)m->outer * m->inner * count < 1 << 18) threads = 1;  // done before another thread has woken
     run_team(threads, [&](Team& team, int) {
         for (int i; (i = team.take(count)) >= 0;) vectors.prepare(i, m->kind);
         team.meet();
