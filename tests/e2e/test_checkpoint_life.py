@@ -147,8 +147,8 @@ def test_generate_without_a_tokenizer_says_so(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["generate", "MODEL", "x y", "--ids"], "--ids takes numbers"),
-        (["generate", "MODEL", "", "--ids"], "a prompt is at least one id below 97"),
-        (["generate", "MODEL", "400", "--ids"], "a prompt is at least one id below 97"),
+        (["generate", "MODEL", "", "--ids"], "an empty prompt"),
+        (["generate", "MODEL", "400", "--ids"], "not from 0 to 96: 400"),
         (["generate", "MODEL", "1", "--ids", "--max-tokens", "0"], "at least 1: 0"),
         (["generate", "MODEL", "1", "--ids", "--temperature", "-1"], "temperature >= 0"),
         (["generate", "MODEL", "1", "--ids", "--device", "warp"], "no device is called 'warp'"),
