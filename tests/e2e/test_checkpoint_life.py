@@ -150,7 +150,7 @@ def test_generate_without_a_tokenizer_says_so(tmp_path: Path) -> None:
         (["generate", "MODEL", "", "--ids"], "an empty prompt"),
         (["generate", "MODEL", "400", "--ids"], "not from 0 to 96: 400"),
         (["generate", "MODEL", "1", "--ids", "--max-tokens", "0"], "at least 1: 0"),
-        (["generate", "MODEL", "1", "--ids", "--temperature", "-1"], "temperature >= 0"),
+        (["generate", "MODEL", "1", "--ids", "--temperature", "-1"], "temperature must not be negative"),
         (["generate", "MODEL", "1", "--ids", "--device", "warp"], "no device is called 'warp'"),
         (["generate", "nowhere", "Hi"], "there is no nowhere"),
         (["inspect", "nowhere"], "there is no nowhere"),
