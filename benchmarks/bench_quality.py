@@ -254,8 +254,7 @@ def compare(formats: Sequence[str], kvs: Sequence[KVDtype], k: int) -> None:
         given = held(pool)
         print(f"{len(given.reference):,} tokens of {len(given.texts)} answers; avg@{k}, {len(given.problems)} problems")
         print(
-            f"{'':13} {'keys':5} {'MB':>5} {'KL':>9} {'99 %':>8} {'other':>6}  {'accuracy':>9}  "
-            f"{'- bf16, paired':>14}  {'sampling alone':>14}"
+            f"{'':13} {'keys':5} {'MB':>5} {'KL':>9} {'99 %':>8} {'other':>6}  {'accuracy':>9}  {'- bf16, paired':>14}"
         )
         result: list[dict[str, Any]] = []
         baseline: dict[str, list[float]] | None = None
@@ -273,8 +272,7 @@ def compare(formats: Sequence[str], kvs: Sequence[KVDtype], k: int) -> None:
                 accuracy, gain = avg_at_k(values), paired_difference(values, baseline)
                 print(
                     f"{format:13} {kv:5} {nbytes(model) / 1e6:5.2f} {found.mean:9.6f} {found.high:8.5f} "
-                    f"{found.changed:6.2%}  {percent(accuracy):>9}  {percent(gain):>14}  "
-                    f"{percent(gain, 'sampling'):>14}",
+                    f"{found.changed:6.2%}  {percent(accuracy):>9}  {percent(gain):>14}",
                     flush=True,
                 )
                 row = {"format": format, "kv": kv, "bytes": nbytes(model), **asdict(found)}
