@@ -91,11 +91,13 @@ def mxfp4_of(dense: Tensor) -> Mxfp4Weight:
 
 def packed_as(weight: Tensor, form: str) -> PackedWeight:
     """A matrix, or a stack of them, in a form: int8, int4, fp8 or mxfp4."""
-    if form == "fp8":
-        return fp8_of(weight)
-    if form == "mxfp4":
-        return mxfp4_of(weight)
-    return quantized(weight, form)[0]  # type: ignore[arg-type]
+    if form in ("int8", "int4"):
+        return quantized(weight, form)[0]  # type: ignore[arg-type]
+    of = fp8_of if form == "fp8" else mxfp4_of
+    if weight.dim() == 2:
+        return of(weight)
+    each = [of(matrix) for matrix in weight]  # a stack of the full shape would take gigabytes on the way
+    return type(each[0])(torch.stack([x.codes for x in each]), torch.stack([x.scale for x in each]))
 
 
 def chooser(format: str) -> Choose:
@@ -293,6 +295,8 @@ def parts(form: str) -> None:
     for name, matches in (
         ("nothing", lambda spec: False),
         *((kind, lambda spec, kind=kind: kind_of(spec) == kind) for kind in kinds),
+        ("attention", lambda spec: ".attention." in spec.name),
+        ("experts", lambda spec: spec.group == "expert"),
         *(
             (f"layer {i}", lambda spec, i=i: spec.name.startswith(f"blocks.{i}."))
             for i in range(model.config.num_layers)
@@ -320,6 +324,7 @@ def full(directory: Path, formats: Sequence[str], tokens: int) -> None:
     stream = torch.Generator().manual_seed(0)
     ids = torch.randint(3, model.config.vocab_size, (tokens,), generator=stream).tolist()
     exact, routes = read(model, native_of(model), ids, keys=torch.float32)
+    del model
     print(f"{directory.name}, {tokens} random tokens, {routes.numel():,} choices of an expert")
     print(f"{'':13} {'keys':8} {'forced':>7} {'many':>7} {'free':>7} {'choices':>8}")
     result: list[dict[str, Any]] = []
@@ -339,6 +344,7 @@ def full(directory: Path, formats: Sequence[str], tokens: int) -> None:
             *shown, changed = errors.values()
             print(f"{format:13} {name:8} " + " ".join(f"{x:7.4f}" for x in shown) + f" {changed:8.2%}", flush=True)
             result.append({"format": format, "kv": name, **errors})
+        del model, native  # before the next is packed
     print(json.dumps({"full": directory.name, "tokens": tokens, **about(), "rows": result}))
 
 
@@ -350,7 +356,7 @@ def native_of(model: ZayaModel) -> NativeModel:
 
 
 def full_models(directory: Path, formats: Sequence[str]) -> Iterator[tuple[str, ZayaModel]]:
-    """One at a time, so that the memory of the last is free for the next."""
+    """One at a time: who is through with one lets go of it before asking for the next."""
     for format in formats:
         if format == "float32":
             continue  # of the micro model
