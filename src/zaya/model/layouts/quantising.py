@@ -2,8 +2,9 @@
 
 What is packed are the matrices that make up the size: experts, projections of the attention, and the embedding, which
 is also the head. Norms, routers, convolutions, residual scales and biases stay as they are: they are small, and a
-router that is off by little chooses another expert. Every format keeps the embedding in int8 but "int4-all": a head of
-4 bits saves a fifth of the time of a token and costs more than all experts together (docs/numbers.md).
+router that is off by little chooses another expert. Experts are nearly all of a checkpoint and bear four bits well; the
+projections of the attention are a fortieth of it and do not, nor does the head. So "int4" keeps both in int8, and
+"int4-all", which does not, is for who has no room (docs/concepts/quantisation.md).
 
 `quantize` streams from a directory to another, in the kernels' own layout; `quantized` packs one tensor of a model
 that is being loaded.
@@ -37,7 +38,7 @@ FORMATS: dict[str, tuple[Form, Form]] = {
     "int4": ("int4", "int8"),
     "int4-all": ("int4", "int4"),
 }
-"""Name -> form of the matrices of the layers, and of the embedding."""
+"""Name -> form of the experts, and of what every token touches: attention and embedding."""
 
 
 def check_format(name: str) -> str:
@@ -49,12 +50,14 @@ def check_format(name: str) -> str:
 
 def form_of(spec: TensorSpec, format: str) -> Form | None:
     """How a tensor is packed in a format; None where it stays as it is."""
-    layers, embedding = FORMATS[format]
-    is_packed = (
-        spec.group == "expert" or spec.name == "embed" or (".attention." in spec.name and spec.group == "matrix")
-    )
-    form = embedding if spec.name == "embed" else layers
-    return form if is_packed and tiled_shape(form, spec.shape) is not None else None
+    experts, shared = FORMATS[format]
+    if spec.group == "expert":
+        form = experts
+    elif spec.name == "embed" or (".attention." in spec.name and spec.group == "matrix"):
+        form = shared
+    else:
+        return None
+    return form if tiled_shape(form, spec.shape) is not None else None
 
 
 @dataclass(frozen=True, slots=True)
