@@ -749,9 +749,30 @@ private:
 #if HAS_TILES
     static size_t block_size(int inner) { return (size_t)BLOCK * inner; }
 
+    // All tasks of a phase: run(task, next). Who knows its next task can ask for what that reads.
+    template <class Run>
+    static void each_task(Team& team, int count, Run run) {
+        for (int task = team.take(count); task >= 0;) {
+            const int next = team.take(count);
+            run(task, next);
+            task = next;
+        }
+    }
+
+    // Two times 16 rows of a matrix, as they are stored: where they begin, and their bytes.
+    static Ahead stored_rows(const Matrix& w, int first, int second) {
+        Ahead ahead;
+        const bool is_packed = w.kind == INT8 || w.kind == INT4;
+        ahead.bytes = is_packed ? tile_bytes(w.kind, w.inner) : w.kind == BF16 ? (size_t)TILE * w.inner * 2 : 0;
+        ahead.first = (const char*)w.data + ahead.bytes * (first / TILE);
+        ahead.second = second < w.outer ? (const char*)w.data + ahead.bytes * (second / TILE) : ahead.first;
+        return ahead;
+    }
+
     // Two times 16 rows of a matrix for blocks [from, to): use(block, c) gets [2][16][16], the rows of each.
     template <class Use>
-    static void rows_by_blocks(const Matrix& w, int first, int second, const uint16_t* data, int from, int to, char* memory, Use use) {
+    static void rows_by_blocks(const Matrix& w, int first, int second, const uint16_t* data, int from, int to, char* memory, Ahead ahead, Use use) {
+        ahead.spread((int64_t)(to - from + 1) / 2 * (w.inner / 32));
         float* c = (float*)memory;
         size_t stride;
         uint16_t* room = (uint16_t*)(memory + 4096);
@@ -760,11 +781,11 @@ private:
         for (int block = from; block < to; block += 2) {
             const uint16_t* x = data + block_size(w.inner) * block;
             if (block + 1 == to) {
-                tiles_times(a, b, stride, x, w.inner, c);
+                tiles_times(a, b, stride, x, w.inner, c, ahead);
                 use(block, c, c + 256);
                 return;
             }
-            tiles_times(a, b, stride, x, x + block_size(w.inner), w.inner, c);
+            tiles_times(a, b, stride, x, x + block_size(w.inner), w.inner, c, ahead);
             use(block, c, c + 512);
             use(block + 1, c + 256, c + 768);
         }
@@ -773,9 +794,9 @@ private:
     static int row_pairs(const Matrix& w) { return (w.outer + 31) / 32; }
 
     // One task of a dense product: 32 rows for some blocks, into out + token * stride.
-    void dense_task(const Matrix& w, int task, const uint16_t* data, float* out, size_t stride, char* memory) {
+    void dense_task(const Matrix& w, int task, const uint16_t* data, float* out, size_t stride, char* memory, Ahead ahead) {
         const int from = task / row_pairs(w) * BLOCKS, to = std::min(from + BLOCKS, blocks), row = task % row_pairs(w) * 32;
-        rows_by_blocks(w, row, row + 16, data, from, to, memory, [&](int block, const float* c, const float* d) {
+        rows_by_blocks(w, row, row + 16, data, from, to, memory, ahead, [&](int block, const float* c, const float* d) {
             float* rows[BLOCK];
             const int count = std::min(BLOCK, T - block * BLOCK);
             for (int i = 0; i < count; i++) rows[i] = out + (size_t)(block * BLOCK + i) * stride + row;
@@ -784,6 +805,19 @@ private:
             for (int i = 0; i < count; i++) rows[i] += 16;
             turn(d, rows, count);
         });
+    }
+
+    static Ahead dense_ahead(const Matrix& w, int task) {
+        const int row = task % row_pairs(w) * 32;
+        return stored_rows(w, row, row + 16);
+    }
+
+    // A whole dense product.
+    void dense_product(Team& team, const Matrix& w, const uint16_t* data, float* out, size_t stride, char* memory) {
+        each_task(team, dense_tasks(w), [&](int task, int next) {
+            dense_task(w, task, data, out, stride, memory, next < 0 ? Ahead() : dense_ahead(w, next));
+        });
+        team.meet();
     }
 
     int dense_tasks(const Matrix& w) const { return row_pairs(w) * ((blocks + BLOCKS - 1) / BLOCKS); }
@@ -842,11 +876,12 @@ private:
         size_t stride[4] = {(size_t)C, (size_t)C, (size_t)half, (size_t)half};
         int ends[4], total = 0;
         for (int i = 0; i < 4; i++) ends[i] = total += dense_tasks(*parts[i]);
-        for (int task; (task = team.take(total)) >= 0;) {
-            int i = 0;
-            while (task >= ends[i]) i++;
-            dense_task(*parts[i], task - (i ? ends[i - 1] : 0), normed_blocks, to[i], stride[i], memory);
-        }
+        each_task(team, total, [&](int task, int next) {
+            auto part = [&](int task) { return (int)(std::upper_bound(ends, ends + 4, task) - ends); };
+            const int i = part(task), j = next < 0 ? 0 : part(next);
+            dense_task(*parts[i], task - (i ? ends[i - 1] : 0), normed_blocks, to[i], stride[i], memory,
+                       next < 0 ? Ahead() : dense_ahead(*parts[j], next - (j ? ends[j - 1] : 0)));
+        });
         team.meet();
         const int all_heads = m.heads + m.kv_heads, pairs = (blocks + 1) / 2;
         for (int task; (task = team.take(pairs * all_heads)) >= 0;)
@@ -882,8 +917,7 @@ private:
             pack_tokens(attended, block, attended_blocks);
         }
         team.meet();
-        for (int task; (task = team.take(dense_tasks(layer.o))) >= 0;) dense_task(layer.o, task, attended_blocks, y, Y, memory);
-        team.meet();
+        dense_product(team, layer.o, attended_blocks, y, Y, memory);
     }
 
     // Everything between the projections and attention, of one head of two blocks of tokens.
@@ -917,7 +951,8 @@ private:
         const Matrix& w = layer.grouped;
         for (int row = 0; row < size; row += 32) {
             const uint16_t* a = (const uint16_t*)w.data + (size_t)(h * size + row) * w.inner;
-            tiles_times(a, a + (size_t)16 * w.inner, w.inner, taps, taps + block, w.inner, c);
+            Ahead nothing;
+            tiles_times(a, a + (size_t)16 * w.inner, w.inner, taps, taps + block, w.inner, c, nothing);
             for (int part = 0; part < 4; part++) {  // rows 0 and 16 on, blocks 0 and 1
                 float* lines[BLOCK];
                 for (int i = 0; i < BLOCK; i++) lines[i] = heads + (size_t)((part & 1) * BLOCK + i) * size + row + (part >> 1) * 16;
@@ -1045,9 +1080,7 @@ private:
     void router_tiled(Team& team, const Layer& layer, int l, char* memory) {
         const int R = m.router_size;
         uint16_t* next_blocks = route_blocks + (size_t)blocks * BLOCK * R;
-        for (int task; (task = team.take(dense_tasks(layer.router_down))) >= 0;)
-            dense_task(layer.router_down, task, normed_blocks, route_mid.plain, R, memory);
-        team.meet();
+        dense_product(team, layer.router_down, normed_blocks, route_mid.plain, R, memory);
         for (int block; (block = team.take(blocks)) >= 0;) {
             for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
                 keep_route(layer, l, t, 0, R);
@@ -1063,8 +1096,7 @@ private:
     }
 
     void gelu_tiled(Team& team, const Matrix& w, const float* bias, const uint16_t* data, Vectors& out, uint16_t* next, char* memory) {
-        for (int task; (task = team.take(dense_tasks(w))) >= 0;) dense_task(w, task, data, out.plain, w.outer, memory);
-        team.meet();
+        dense_product(team, w, data, out.plain, w.outer, memory);
         for (int block; (block = team.take(blocks)) >= 0;) {
             for (int t = block * BLOCK; t < std::min(T, (block + 1) * BLOCK); t++) {
                 float* row = out.plain + (size_t)t * w.outer;
@@ -1081,6 +1113,9 @@ private:
         list_tokens(start.data(), list.data());
         for (int e = 0; e < m.experts; e++) before[e + 1] = before[e] + (start[e + 1] - start[e] + BLOCK - 1) / BLOCK;
         const int F = m.expert_size, all = before[m.experts];
+        int busy[257], count = 0;
+        for (int e = 0; e < m.experts; e++)
+            if (start[e + 1] > start[e]) busy[count++] = e;
         for (int block; (block = team.take(all)) >= 0;) {
             const int e = (int)(std::upper_bound(before.begin(), before.end(), block) - before.begin()) - 1;
             const int first = start[e] + (block - before[e]) * BLOCK, count = std::min(BLOCK, start[e + 1] - first);
@@ -1090,20 +1125,20 @@ private:
         }
         team.meet();
         const int wide = F / 16, tall = (D + 31) / 32;
-        for (int task; (task = team.take(m.experts * wide)) >= 0;) {
-            const int e = task / wide, row = task % wide * 16;
-            if (before[e] == before[e + 1]) continue;
+        each_task(team, count * wide, [&](int task, int next) {
+            const int e = busy[task / wide], row = task % wide * 16, next_row = next % wide * 16;
             rows_by_blocks(layer.gate_up[e], row, F + row, expert_blocks, before[e], before[e + 1], memory,
+                           next < 0 ? Ahead() : stored_rows(layer.gate_up[busy[next / wide]], next_row, F + next_row),
                            [&](int block, float* gate, const float* up) {
                                for (int i = 0; i < 256; i += W) store(gate + i, mul(silu_rounded(load(gate + i)), load(up + i)));
                                pair_lines(gate, 16, hidden_blocks + block_size(F) * block + (size_t)row * BLOCK);
                            });
-        }
+        });
         team.meet();
-        for (int task; (task = team.take(m.experts * tall)) >= 0;) {
-            const int e = task / tall, row = task % tall * 32;
-            if (before[e] == before[e + 1]) continue;
+        each_task(team, count * tall, [&](int task, int next) {
+            const int e = busy[task / tall], row = task % tall * 32;
             rows_by_blocks(layer.down[e], row, row + 16, hidden_blocks, before[e], before[e + 1], memory,
+                           next < 0 ? Ahead() : dense_ahead(layer.down[busy[next / tall]], next % tall),
                            [&](int block, float* c, float* d) {
                                const int first = start[e] + (block - before[e]) * BLOCK, count = std::min(BLOCK, start[e + 1] - first);
                                alignas(64) float by[BLOCK] = {};
@@ -1116,7 +1151,7 @@ private:
                                for (int i = 0; i < count; i++) rows[i] += 16;
                                turn(d, rows, count);
                            });
-        }
+        });
         team.meet();
     }
 #endif

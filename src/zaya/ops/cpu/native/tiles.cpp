@@ -69,12 +69,13 @@ void pack_block(const float* const* rows, int count, int inner, uint16_t* block)
     }
 }
 
-void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, const uint16_t* y, int inner, float* c) {
+void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, const uint16_t* y, int inner, float* c, Ahead& ahead) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (int k = 0; k < inner; k += 32) {
+        ahead.step();
         _tile_loadd(4, a + k, stride * 2);
         _tile_loadd(6, x + (size_t)k * 16, 64);
         _tile_dpbf16ps(0, 4, 6);
@@ -90,10 +91,11 @@ void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint
     _tile_stored(3, c + 768, 64);
 }
 
-void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, int inner, float* c) {
+void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, int inner, float* c, Ahead& ahead) {
     _tile_zero(0);
     _tile_zero(2);
     for (int k = 0; k < inner; k += 32) {
+        ahead.step();
         _tile_loadd(4, a + k, stride * 2);
         _tile_loadd(6, x + (size_t)k * 16, 64);
         _tile_dpbf16ps(0, 4, 6);

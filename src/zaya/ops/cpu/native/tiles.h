@@ -28,11 +28,32 @@ void stop_tiles();
 // 16 vectors of `inner` floats as a block; rows from `count` on are zero.
 void pack_block(const float* const* rows, int count, int inner, uint16_t* block);
 
+// What is to be in the second-level cache soon: two pieces of memory of one size, asked for a little at every step of a
+// product. A product of a hundred tokens takes as long as its weights take to come: side by side they cost half.
+struct Ahead {
+    const char* first = nullptr;
+    const char* second = nullptr;
+    size_t bytes = 0;    // that are left of each
+    size_t a_step = 0;   // bytes of each at every step
+
+    // To be through with both after so many steps.
+    void spread(int64_t steps) { a_step = ((bytes + steps - 1) / steps + 63) / 64 * 64; }
+    void step() {
+        if (bytes == 0) return;
+        const size_t some = a_step < bytes ? a_step : bytes;
+        for (size_t at = 0; at < some; at += 64) {
+            _mm_prefetch(first + at, _MM_HINT_T1);
+            _mm_prefetch(second + at, _MM_HINT_T1);
+        }
+        first += some, second += some, bytes -= some;
+    }
+};
+
 // c [2][2][16][16] = (16 rows of a, 16 rows of b) by (block x, block y); a row every `stride` numbers.
-void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, const uint16_t* y, int inner, float* c);
+void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, const uint16_t* y, int inner, float* c, Ahead& ahead);
 
 // The same for one block: c [2][16][16].
-void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, int inner, float* c);
+void tiles_times(const uint16_t* a, const uint16_t* b, size_t stride, const uint16_t* x, int inner, float* c, Ahead& ahead);
 
 // in [16][16] across the diagonal, into out[lane][0..16) for `count` lanes.
 void turn(const float* in, float* const* out, int count);
