@@ -28,7 +28,8 @@ def install(monkeypatch: pytest.MonkeyPatch, script: Script, max_positions: int 
     """What is loaded, and the completers that were made."""
     fake, made = Scripted("", max_positions=max_positions).install(monkeypatch), []
 
-    def engine(model: object, tokenizer: object) -> ScriptedCompleter:
+    def engine(model: object, tokenizer: object, **options: object) -> ScriptedCompleter:
+        fake.made = options
         made.append(ScriptedCompleter(TOKENIZER, script))
         return made[-1]
 
