@@ -159,7 +159,7 @@ def _structure(args: argparse.Namespace) -> Structure | None:
     if args.regex is not None:
         if not args.regex:
             raise UsageError("--regex needs an expression, and this one is empty", hint="'.*' matches any line")
-        with _hinting("expressions look neither ahead nor back, and have no back-references"):
+        with _hinting("correct it; nothing can look ahead or back, or refer to a group"):
             lark.check_regex(f"--regex '{args.regex}'", args.regex)
         return Structure(kind="regex", value=args.regex)
     if args.choice is not None:
