@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import cycle, zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.train.stages import SHAPE
-from zaya.engine.types import Delta, SamplingParams
+from zaya.engine.stops import TextStream
+from zaya.engine.types import Delta, FinishReason, SamplingParams
 from zaya.model.config import preset
 from zaya.model.transformer import ZayaModel
-from zaya.text import Tokenizer, byte_tokenizer
+from zaya.text import Tokenizer, byte_tokenizer, opens_thinking
 
 TOKENIZER = byte_tokenizer()
+STOP_IDS = frozenset({1, 5, 106})
 EMBEDDED = Path("EMBEDDED")
 
 
@@ -29,29 +33,58 @@ class Terminal(io.StringIO):
 
 
 class Scripted:
-    """Stands in for loading and generating: keeps what it was asked, yields the ids it was given, one text a call."""
+    """Stands in for loading and generating: keeps what it was asked, yields the ids it was given, a text each.
+
+    Texts end as an engine's do: behind a stop id, a stop string, or the last token that was asked for.
+    """
 
     def __init__(self, *texts: str | list[int], max_positions: int = 4096) -> None:
         self.ids = [TOKENIZER.encode(text, bos=False) if isinstance(text, str) else text for text in texts]
         self.loaded: dict[str, Any] = {}
+        self.made: dict[str, Any] = {}
         self.asked: list[dict[str, Any]] = []
+        self.closed = 0
+        """Streams that are over, to their end or not."""
         self.config = preset("micro", eos_id=1, more_eos_ids=(5,), max_positions=max_positions)
         self.before: Callable[[int], object] = lambda count: None
         """Called before the id of that number in an answer."""
+        self._next = cycle(self.ids)
 
     def load(self, path: str, **options: Any) -> tuple[Any, Tokenizer]:
         self.loaded = {"path": path, **options}
-        return SimpleNamespace(config=self.config), TOKENIZER
+        weights = [np.zeros(1000, dtype=np.float32)]
+        return SimpleNamespace(config=self.config, parameters=lambda: weights, buffers=list), TOKENIZER
 
-    def engine(self, model: Any, tokenizer: Tokenizer | None, **_: Any) -> Any:
+    def engine(self, model: Any, tokenizer: Tokenizer | None, **options: Any) -> Any:
         """In the place of `zaya.Engine`."""
-        return SimpleNamespace(model=model, tokenizer=tokenizer, stop_ids=frozenset({1, 5, 106}), stream=self.stream)
+        self.made = options
+        return SimpleNamespace(
+            model=model, tokenizer=tokenizer, stop_ids=STOP_IDS, stream=self.stream,
+            stats=SimpleNamespace(prefix_tokens=0),
+        )  # fmt: skip
 
-    def stream(self, prompt: list[int], params: SamplingParams, *, seed: int) -> Iterator[Delta]:
-        self.asked.append({"prompt": list(prompt), "seed": seed, **asdict(params)})
-        for count, id in enumerate(self.ids[(len(self.asked) - 1) % len(self.ids)][: params.max_tokens]):
+    def stream(self, prompt: list[int], params: SamplingParams, *, n: int = 1, seed: int) -> Iterator[Delta]:
+        self.asked.append({"prompt": list(prompt), "n": n, "seed": seed, **asdict(params)})
+        try:
+            answers = [self._answer(index, next(self._next), prompt, params) for index in range(n)]
+            for together in zip_longest(*answers):
+                yield from (delta for delta in together if delta is not None)
+        finally:
+            self.closed += 1
+
+    def _answer(self, index: int, ids: list[int], prompt: list[int], params: SamplingParams) -> Iterator[Delta]:
+        text = TextStream(TOKENIZER, in_thinking=opens_thinking(TOKENIZER, prompt), stop=params.stop)
+        for count, id in enumerate(ids[: params.max_tokens]):
             self.before(count)
-            yield Delta(index=0, ids=(id,), text="")
+            reason = FinishReason.LENGTH if count + 1 == params.max_tokens else None
+            if id in STOP_IDS or text.push(id) is not None:
+                reason = FinishReason.STOP
+            if reason is not None:
+                text.finish()
+            reasoning, answer = text.take()
+            yield Delta(index=index, ids=(id,), text=answer, reasoning=reasoning, finish_reason=reason)
+            if reason is FinishReason.STOP:
+                return
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Scripted:
         monkeypatch.setattr("zaya.model.layouts.load", self.load, raising=False)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -72,6 +73,30 @@ def test_turns_are_ids(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "\ufffdm\n" + "hm\n\nYes\n" + "\ufffdm\n", "no prompt, no welcome"
 
 
+def test_options_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Scripted(YES).install(monkeypatch)
+    piped(monkeypatch, "One?")
+    options = ["--top-k", "7", "--min-p", "0.1", "--repetition-penalty", "1.5", "--stop", "a", "--think-budget", "9"]
+    assert main(["chat", "DIR", *options, "--kv", "int8", "--speculate", "4"]) == 0
+    [asked] = fake.asked
+    assert {"top_k": 7, "min_p": 0.1, "repetition_penalty": 1.5, "stop": ("a",), "think_budget": 9}.items() <= (
+        asked.items()
+    )
+    assert fake.made == {"max_batch": 1, "kv_dtype": "int8", "speculate": 4, "deterministic": False}
+
+
+def test_a_stop_string_is_not_shown_and_stays_in_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = Scripted("hm</think>\n\nYes STOP and more").install(monkeypatch)
+    piped(monkeypatch, "One?\nTwo?")
+    assert main(["chat", "DIR", "--stop", "STOP"]) == 0
+    assert capsys.readouterr() == ("hm\n\nYes \n" * 2, ""), "it is not cut: it has ended"
+    first, second = fake.asked
+    drawn = TOKENIZER.encode("hm</think>\n\nYes STOP", bos=False)
+    assert second["prompt"] == [*first["prompt"], *drawn, END, *render_next(TOKENIZER, user("Two?")).ids]
+
+
 def test_no_thinking(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Scripted(YES[3:]).install(monkeypatch)
     piped(monkeypatch, "One?\nTwo?")
@@ -86,13 +111,16 @@ def test_ctrl_c_stops_the_answer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Scripted(YES).install(monkeypatch)
 
     def interrupt(count: int) -> None:
-        if len(fake.asked) == 1 and count == 2:
-            raise KeyboardInterrupt
+        if len(fake.asked) == 1 and count == 1:
+            signal.raise_signal(signal.SIGINT)
 
     fake.before = interrupt
+    handler = signal.getsignal(signal.SIGINT)
     screen = typed(monkeypatch, KeyboardInterrupt, "One?", "Two?")
     assert main(["chat", "DIR"]) == 0
     assert "> \nCtrl-D or /exit leaves.\n> hm\n(stopped)\n\n> hm\n\nYes\n\n> \n" in screen.getvalue()
+    assert fake.closed == 2
+    assert signal.getsignal(signal.SIGINT) == handler
     first, second = fake.asked
     closing = [*YES[:2], *TOKENIZER.encode("\n</think>\n\n", bos=False), END]
     assert second["prompt"] == [*first["prompt"], *closing, *render_next(TOKENIZER, user("Two?")).ids]
@@ -184,7 +212,8 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert main(["chat", "DIR"]) == 2
     assert "standard input is closed" in capsys.readouterr().err
     fake.loaded = {}
-    assert main(["chat", "DIR", "--max-tokens", "0"]) == 2
+    for wrong in (["--max-tokens", "0"], ["--think-budget", "5", "--no-thinking"], ["--threads", "0"], ["--json", "f"]):
+        assert main(["chat", "DIR", *wrong]) == 2
     assert fake.loaded == {}, "said before anything is loaded"
     monkeypatch.setattr("zaya.model.layouts.load", lambda *_, **__: (None, None))
     assert main(["chat", "DIR"]) == 2

@@ -78,6 +78,11 @@ def test_the_commands_exit_code_is_ours(fake: types.ModuleType):
     [
         (["fakd"], "error: no command is called 'fakd'\nhint: did you mean zaya fake?\n"),
         (["--nope"], "error: unrecognized arguments: --nope\nhint: see zaya --help\n"),
+        (["--versoin"], "error: unrecognized arguments: --versoin\nhint: did you mean --version? see zaya --help\n"),
+        (
+            ["fake", "--size", "1", "2 3"],
+            "error: unrecognized arguments: 2 3\nhint: put a text of several words in quotes; see zaya fake --help\n",
+        ),
         (["fake"], "error: the following arguments are required: --size\nhint: see zaya fake --help\n"),
         (
             ["fake", "--siz", "1"],

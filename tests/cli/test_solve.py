@@ -28,7 +28,8 @@ def install(monkeypatch: pytest.MonkeyPatch, script: Script, max_positions: int 
     """What is loaded, and the completers that were made."""
     fake, made = Scripted("", max_positions=max_positions).install(monkeypatch), []
 
-    def engine(model: object, tokenizer: object) -> ScriptedCompleter:
+    def engine(model: object, tokenizer: object, **options: object) -> ScriptedCompleter:
+        fake.made = options
         made.append(ScriptedCompleter(TOKENIZER, script))
         return made[-1]
 
@@ -96,6 +97,8 @@ def test_another_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     [
         (["--preset", "micr"], "there is no RSA preset 'micr'\nhint: did you mean micro?"),
         (["--population", "3", "--fan-in", "4"], "rsa.fan_in must be between 1 and population: 4, 3"),
+        (["--threads", "0"], "--threads must be at least 1: 0"),
+        (["--speculate", "2", "--deterministic"], "--deterministic reads every token in a pass of its own"),
         (["--rounds", "-1"], "rsa.rounds must not be negative: -1"),
         (["--temperature", "-1"], "temperature must not be negative"),
         (["--tail-tokens", "500"], "rsa.tail_tokens must be between 1 and think_budget: 500, 192"),
@@ -108,6 +111,14 @@ def test_what_is_refused(
     assert main(["solve", "Why?", *words]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert (fake.loaded, made) == ({}, [])
+
+
+def test_options_reach_the_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fake, _ = install(monkeypatch, lambda *_: "</think>Yes")
+    assert main(["solve", "Why?", "--kv", "int8", "--speculate", "4"]) == 0
+    assert fake.made == {"max_batch": 256, "kv_dtype": "int8", "speculate": 4, "deterministic": False}
+    assert main(["solve", " "]) == 2
+    assert "error: the question is empty" in capsys.readouterr().err
 
 
 def test_a_question_has_to_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
@@ -49,7 +50,16 @@ class Parser(argparse.ArgumentParser):
     """argparse, except that a wrong command line is reported like every other error of the user."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see {self.prog} --help")
+        raise UsageError(message, hint=self._nearest(message) or f"see {self.prog} --help")
+
+    def _nearest(self, message: str) -> str | None:
+        """What may have been meant by what is not recognized."""
+        _, found, rest = message.partition("unrecognized arguments: ")
+        options = [word.partition("=")[0] for word in rest.split() if word.startswith("-")]
+        if not options and found:
+            return f"put a text of several words in quotes; see {self.prog} --help"
+        near = [name for option in options for name in get_close_matches(option, self._option_string_actions, n=1)]
+        return f"did you mean {near[0]}? see {self.prog} --help" if near else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

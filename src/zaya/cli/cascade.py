@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.cli import INTERRUPTED
+from zaya.cli.asking import warn_without_kernels
 from zaya.cli.eval import say_result
 from zaya.cli.printing import notice, program, say, say_commands
 from zaya.core.progress import duration
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(dry_run(cascade)).rstrip("\n"))
         return 0
+    warn_without_kernels()
     started = time.perf_counter()
     at = ""
 

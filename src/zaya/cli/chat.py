@@ -9,21 +9,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from zaya.cli.answers import Answers, texts
 from zaya.cli.asking import (
     MODEL_HELP,
     QUESTION_HELP,
+    add_engine,
     add_loading,
     add_sampling,
     as_asked,
-    check_max_tokens,
-    drawn_ids,
+    check_engine,
+    cut_note,
     open_chat_model,
+    open_engine,
+    sampling_params,
     standard_input,
+    text,
     utf8,
 )
 from zaya.cli.printing import note, say, say_commands, say_error, show_chat
@@ -31,6 +38,7 @@ from zaya.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from zaya.engine.engine import Engine
+    from zaya.engine.types import SamplingParams
     from zaya.model.transformer import ZayaModel
     from zaya.text import Tokenizer
 
@@ -44,10 +52,11 @@ _COMMANDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--system", metavar="TEXT", help="a system message before the conversation")
+    parser.add_argument("--system", type=text, metavar="TEXT", help="a system message before the conversation")
     parser.add_argument("--no-thinking", action="store_true", help="ask for the answers at once")
     add_sampling(parser)
     add_loading(parser)
+    add_engine(parser)
     parser.epilog = (
         "Questions are read line by line, also from a pipe. "
         f"{QUESTION_HELP} Commands: {', '.join(f'{name} ({what})' for name, what in _COMMANDS.items())}."
@@ -55,12 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zaya.engine.engine import Engine
-
-    check_max_tokens(args)
+    params = sampling_params(args)
+    check_engine(args)
     is_interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     model, tokenizer = open_chat_model(args.model, args)
-    chat = Chat(Engine(model, tokenizer, max_batch=1), tokenizer, args)
+    chat = Chat(open_engine(model, tokenizer, args, max_batch=1), tokenizer, args, params)
     if is_interactive:
         _welcome(args.model, model)
     for line in _typed() if is_interactive else _piped():
@@ -95,6 +103,7 @@ class Chat:
     engine: Engine
     tokenizer: Tokenizer
     args: argparse.Namespace
+    params: SamplingParams
     ids: list[int] = field(default_factory=list)
     """All of it, up to the end of the last turn; empty before the first question."""
     turn: int = 0
@@ -106,10 +115,9 @@ class Chat:
         Raises UsageError where the context holds no answer; the conversation is as it was.
         """
         from zaya.core.rng import derive_seed
-        from zaya.engine.types import SamplingParams
         from zaya.text import opens_thinking
 
-        args, config = self.args, self.engine.model.config
+        args, engine, config = self.args, self.engine, self.engine.model.config
         prompt = self._prompt(as_asked(args.model, question))
         room = config.max_positions - len(prompt)
         if room < 1:
@@ -118,27 +126,19 @@ class Chat:
                 f"holds {config.max_positions:,}",
                 hint="/new forgets what was said" if self.ids else "ask a shorter question",
             )
-        stops = self.engine.stop_ids
-        drawn: list[int] = []
-        params = SamplingParams(max_tokens=min(args.max_tokens, room), temperature=args.temperature, top_p=args.top_p)
-        new = drawn_ids(self.engine, prompt, params, derive_seed(args.seed, "chat", self.turn))
-        was_stopped = False
-        try:
-            show_chat(_kept(new, drawn, stops), self.tokenizer, opens_thinking(self.tokenizer, prompt))
-        except KeyboardInterrupt:
-            if not may_stop:
-                raise
-            was_stopped = True
-            print()
-        if was_stopped:
-            note("(stopped)")
-        elif drawn[-1] not in stops:
-            if len(drawn) == room:
-                note(f"(cut: the context of {config.max_positions:,} tokens is full; /new forgets what was said)")
-            else:
-                note(f"(cut after {len(drawn):,} tokens; --max-tokens allows more)")
-        self.turn += 1
-        self.ids = self._closed([*prompt, *drawn])
+        params = replace(self.params, max_tokens=min(self.params.max_tokens, room))
+        seed = derive_seed(args.seed, "chat", self.turn)
+        with _ctrl_c(may_stop) as was_pressed, contextlib.closing(engine.stream(prompt, params, seed=seed)) as deltas:
+            answer = Answers(deltas, is_stopped=was_pressed)
+            pieces = texts(answer.of(0), self.tokenizer, engine.stop_ids, params.stop)
+            show_chat(pieces, opens_thinking(self.tokenizer, prompt))
+            cut = cut_note(answer, params, prompt, config.max_positions, "; /new forgets what was said")
+            if was_pressed():
+                note("(stopped)")
+            elif cut is not None:
+                note(cut)
+            self.turn += 1
+            self.ids = self._closed([*prompt, *answer.ids[0]])
 
     def _prompt(self, question: str) -> list[int]:
         from zaya.text import render, render_next
@@ -162,12 +162,17 @@ class Chat:
         return [*ids, end]
 
 
-def _kept(new: Iterator[int], drawn: list[int], stops: frozenset[int]) -> Iterator[int]:
-    """What is to be shown of the ids that are drawn; all are kept."""
-    for id in new:
-        drawn.append(id)
-        if id not in stops:
-            yield id
+@contextlib.contextmanager
+def _ctrl_c(may_stop: bool) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed in the block, which is to come to its end then, and the engine with it. Without
+    `may_stop` it raises KeyboardInterrupt, as anywhere."""
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set()) if may_stop else None
+    try:
+        yield pressed.is_set
+    finally:
+        if may_stop:
+            signal.signal(signal.SIGINT, before)
 
 
 def _welcome(name: str | None, model: ZayaModel) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.cli import INTERRUPTED
+from zaya.cli.asking import warn_without_kernels
 from zaya.cli.pretrain import default_out
 from zaya.cli.printing import notice, program, say, table
 from zaya.core.progress import columns
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(f"# {line}" for line in _consequences(config, out)))
         print(f"\n{to_toml(config)}", end="")
         return 0
+    warn_without_kernels()
     try:
         result = run_suite(config, out, notice)
     except KeyboardInterrupt:

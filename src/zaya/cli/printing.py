@@ -21,7 +21,8 @@ from zaya.core.progress import columns
 from zaya.errors import ZayaError
 
 if TYPE_CHECKING:
-    from zaya.text import Event, Tokenizer
+    from zaya.engine.types import Delta
+    from zaya.text import Event
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -183,26 +184,39 @@ def show_ids(ids: Iterable[int]) -> None:
     print()
 
 
-def show_text(ids: Iterable[int], tokenizer: Tokenizer) -> None:
-    """The text of ids as they come."""
-    from zaya.text import Decoder
-
-    decoder = Decoder(tokenizer)
-    for id in ids:
-        write(decoder.feed([id]))
-    write(decoder.finish() + "\n")
+def show_text(pieces: Iterable[str]) -> None:
+    """Text as it comes."""
+    for piece in pieces:
+        write(piece)
+    write("\n")
 
 
-def show_chat(ids: Iterator[int], tokenizer: Tokenizer, in_thinking: bool) -> None:
-    """An assistant's turn as it comes, thinking dimmed where the terminal can, the answer plain."""
-    from zaya.text import Decoder, Parser
+def show_chat(pieces: Iterable[str], in_thinking: bool) -> None:
+    """An assistant's turn as its text comes, thinking dimmed where the terminal can, the answer plain."""
+    from zaya.text import Parser
 
-    decoder, parser = Decoder(tokenizer), Parser(in_thinking=in_thinking)
+    parser = Parser(in_thinking=in_thinking)
     before: object = None
-    for id in ids:
-        before = _show_events(parser.feed(decoder.feed([id])), before)
-    _show_events([*parser.feed(decoder.finish()), *parser.finish()], before)
+    for piece in pieces:
+        before = _show_events(parser.feed(piece), before)
+    _show_events(parser.finish(), before)
     print(flush=True)
+
+
+def show_structured(deltas: Iterable[Delta]) -> None:
+    """An answer for programs as it comes: exactly the answer, and the reasoning on standard error."""
+    is_thinking = False
+    for delta in deltas:
+        if delta.reasoning:
+            is_thinking = True
+            reasoning = visible(delta.reasoning) if sys.stderr.isatty() else delta.reasoning
+            print(dimmed(reasoning, sys.stderr), end="", file=sys.stderr, flush=True)
+        if delta.text:
+            if is_thinking:
+                print("\n", file=sys.stderr, flush=True)
+                is_thinking = False
+            write(delta.text)
+    print(file=sys.stderr if is_thinking else sys.stdout, flush=True)
 
 
 def _show_events(events: Iterable[Event], before: object) -> object:

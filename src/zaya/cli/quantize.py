@@ -7,8 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zaya.cli.asking import warn_without_kernels
 from zaya.cli.convert import parse_size
-from zaya.core.progress import Progress
+from zaya.core.progress import Progress, amount
 
 if TYPE_CHECKING:
     from zaya.model.layouts.quantising import Packing
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from zaya.model.layouts import quantize
 
     max_shard_bytes = parse_size(args.max_shard_size)
+    warn_without_kernels()
     with Progress(label="quantizing", unit="B") as progress:
         packings = quantize(
             args.src,
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     for line in error_table(packings, by_tensor=args.errors):
         print(line)
     size = sum(file.stat().st_size for file in Path(args.dst).glob("*.safetensors"))
-    print(f"wrote {args.dst} in {args.format}, {size / 1e9:.2f} GB")
+    print(f"wrote {args.dst} in {args.format}, {amount(size, 'B')}")
     return 0
 
 

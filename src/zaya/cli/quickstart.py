@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from zaya.cli.asking import warn_without_kernels
 from zaya.cli.eval import thinking_lines
 from zaya.cli.printing import Flow, program, say, say_commands, visible, waiting
 from zaya.core.progress import columns
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
+    warn_without_kernels()
     with waiting("loading"):
         from zaya.envs.pool import TaskPool
         from zaya.eval.suite import SuiteConfig, SystemConfig, held_out_problems, open_engine, rounds_of, samples_of

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.cli import INTERRUPTED
+from zaya.cli.asking import warn_without_kernels
 from zaya.cli.pretrain import add_arguments as add_arguments
 from zaya.cli.pretrain import default_out
 
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{to_toml(config)}", end="")
         return 0
     print("\n".join(consequences), flush=True)
+    warn_without_kernels()
     at = train(config, out, _notice)
     if not at.finished:
         words = ["zaya", "rl", "--config", args.config, *args.overrides, "--out", str(out)]

@@ -13,7 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zaya.cli.asking import MODEL_HELP, QUESTION_HELP, add_loading, as_asked, open_chat_model
+from zaya.cli.asking import (
+    MODEL_HELP,
+    QUESTION_HELP,
+    add_engine,
+    add_loading,
+    as_asked,
+    check_engine,
+    open_chat_model,
+    open_engine,
+    text,
+)
 from zaya.cli.printing import note, visible, wrapped, write
 from zaya.core.progress import Progress, columns
 from zaya.errors import UsageError
@@ -35,7 +45,9 @@ _LONGEST = 24
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from zaya.ttc.rsa import PRESETS
 
-    parser.add_argument("question", metavar="QUESTION", help="what to solve, such as 'What is 58 + 67 - 9 + 24?'")
+    parser.add_argument(
+        "question", type=text, metavar="QUESTION", help="what to solve, such as 'What is 58 + 67 - 9 + 24?'"
+    )
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "--preset",
@@ -56,18 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same answer (default: 0)")
     parser.add_argument("--show", action="store_true", help="show the reasoning, however long")
     add_loading(parser)
+    add_engine(parser)
     parser.epilog = QUESTION_HELP
 
 
 def run(args: argparse.Namespace) -> int:
     from zaya.ttc.rsa import solve
 
+    check_engine(args)
+    if not args.question.strip():
+        raise UsageError("the question is empty", hint="such as 'What is 58 + 67 - 9 + 24?'")
     config = configured(args.model, vars(args))
     model, tokenizer = open_chat_model(args.model, args)
     question = as_asked(args.model, args.question)
     check_room(question, config, tokenizer, model.config)
-    from zaya.engine.engine import Engine
-
     started = time.perf_counter()
     with Progress(label="round 0") as bar:
 
@@ -77,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
             print(told(number, round, columns(sys.stderr)), file=sys.stderr, flush=True)
 
         solution = solve(
-            question, Engine(model, tokenizer), tokenizer, config=config, seed=args.seed, on_progress=bar.reach,
-            on_round=on_round,
+            question, open_engine(model, tokenizer, args), tokenizer, config=config, seed=args.seed,
+            on_progress=bar.reach, on_round=on_round,
         )  # fmt: skip
     if solution.reasoning and (args.show or len(solution.reasoning) <= _SHORT):
         write(solution.reasoning.strip() + "\n\n", dim=True)

@@ -76,10 +76,10 @@ class Progress:
         parts = {"label": self.label} if self.label else {}
         if self.total:
             parts["share"] = f"{self.done / self.total:4.0%}"
-        of_total = f"/{_amount(self.total, self.unit)}" if self.total else ""
-        parts["amount"] = _amount(self.done, self.unit) + of_total
+        of_total = f"/{amount(self.total, self.unit)}" if self.total else ""
+        parts["amount"] = amount(self.done, self.unit) + of_total
         if rate:
-            parts["rate"] = f"{_amount(rate, self.unit)}/s"
+            parts["rate"] = f"{amount(rate, self.unit)}/s"
         if self.total and rate and self.done < self.total:
             parts["time"] = f"{duration((self.total - self.done) / rate)} left"
         else:
@@ -129,7 +129,8 @@ def columns(stream: TextIO) -> int:
     return found or shutil.get_terminal_size().columns
 
 
-def _amount(number: float, unit: str) -> str:
+def amount(number: float, unit: str = "") -> str:
+    """Such as 1.27 GB, of bytes, or 1,270."""
     if unit == "B":
         prefixes = iter(("", "k", "M", "G", "T", "P"))
         prefix = next(prefixes)

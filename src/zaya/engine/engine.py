@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -196,9 +196,9 @@ class Engine:
 
     def stream(
         self, prompt: AnyPrompt, params: SamplingParams | None = None, *, n: int = 1, seed: int = 0
-    ) -> Iterator[Delta]:
+    ) -> Generator[Delta, None, None]:
         """Continue one prompt, and hand out what there is as it comes: what `generate([prompt], ...)` returns, in
-        pieces. Whoever stops listening ends it. Errors as of `complete`."""
+        pieces. Whoever closes it, or stops listening, ends it. Errors as of `complete`."""
         request = self._request(prompt, params, n, derive_seed(seed, "prompt", 0))
         generations = self._generations(request, "the request", wants_deltas=True)
         self._inbox.append(generations)
@@ -516,7 +516,7 @@ class Engine:
             cached_tokens=generation.cached_tokens or 0,
         )
 
-    def _stream(self, handle: RequestHandle) -> Iterator[Delta]:
+    def _stream(self, handle: RequestHandle) -> Generator[Delta, None, None]:
         try:
             while True:
                 while (delta := handle.take()) is not None:

@@ -28,6 +28,7 @@ from tests.model.layouts.fixtures import (
 from tests.parity.oracle import our_name
 from tests.tolerances import assert_close
 from zaya.errors import CheckpointError, UsageError
+from zaya.model.init import tensor_table
 from zaya.model.layouts import load, load_model, native, save
 from zaya.model.transformer import ZayaModel
 from zaya.ops.packed import StackedParts
@@ -247,3 +248,15 @@ class TestHub:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(CheckpointError, match=r"there is no .*\nhint: give the directory of a checkpoint"):
             load(path)
+
+
+@pytest.mark.parametrize("quantize", [None, "int4"])
+def test_loading_tells_how_far_it_is(tmp_path: Path, quantize: str | None) -> None:
+    told: list[tuple[int, int]] = []
+    ZayaModel(BASE).save(tmp_path)
+    load(tmp_path, quantize=quantize, progress=lambda done, total: told.append((done, total)))
+    specs = list(tensor_table(BASE))
+    total = 2 * sum(spec.numel for spec in specs)
+    assert told[0] == (2 * specs[0].numel, total)
+    assert told[-1] == (total, total)
+    assert told == sorted(told)

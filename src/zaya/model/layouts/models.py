@@ -20,7 +20,7 @@ from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts.checkpoint import Checkpoint, dense_pieces, open_checkpoint
 from zaya.model.layouts.faithful import balancing_bias_names, check_faithful
 from zaya.model.layouts.quantising import FORMATS, form_of, quantized
-from zaya.model.layouts.writing import MAX_SHARD_BYTES, check_layout, write_checkpoint
+from zaya.model.layouts.writing import MAX_SHARD_BYTES, Progress, check_layout, write_checkpoint
 from zaya.model.transformer import ZayaModel
 from zaya.ops.packed import PackedWeight, StackedParts
 
@@ -37,16 +37,18 @@ def load(
     dtype: str = "bfloat16",
     quantize: str | None = None,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> tuple[ZayaModel, Tokenizer | None]:
     """A model and its tokenizer (None where there is none) from a checkpoint directory or a hub id "org/name".
 
     dtype: "bfloat16" keeps weights as published and computes by the report's precision policy; "float32" converts.
     quantize: None keeps what the checkpoint has, "none" makes every weight an ordinary parameter, which training
-    needs; "int8", "int4" and "int4-all" pack the large matrices on the way (`layouts.quantising`). Raises
-    CheckpointError for a checkpoint that cannot be used, ConfigError for one we do not compute.
+    needs; "int8", "int4" and "int4-all" pack the large matrices on the way (`layouts.quantising`).
+    progress: told how many bytes of the unpacked model are loaded, and of how many. Raises CheckpointError for a
+    checkpoint that cannot be used, ConfigError for one we do not compute.
     """
     directory = _local_directory(path)
-    model = load_model(directory, dtype=dtype, quantize=quantize, device=device)
+    model = load_model(directory, dtype=dtype, quantize=quantize, device=device, progress=progress)
     from zaya.text import load_tokenizer
 
     return model, load_tokenizer(directory)
@@ -58,6 +60,7 @@ def load_model(
     dtype: str = "bfloat16",
     quantize: str | None = None,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> ZayaModel:
     """The model alone; see `load`."""
     if dtype not in _PRECISIONS:
@@ -73,7 +76,9 @@ def load_model(
             f"{path} is quantised already, and was to be loaded as {quantize}", hint="leave quantize out"
         )
     model = ZayaModel(checkpoint.config, precision=_PRECISIONS[dtype], seed=None, device="meta")
-    for spec in tensor_table(checkpoint.config):
+    specs = list(tensor_table(checkpoint.config))
+    done, total = 0, model.dtype.itemsize * sum(spec.numel for spec in specs)
+    for spec in specs:
         module, _, leaf = spec.name.rpartition(".")
         form = None if quantize not in FORMATS else form_of(spec, quantize)
         if form is not None:
@@ -88,6 +93,9 @@ def load_model(
             setattr(owner, leaf, weight)
         else:
             setattr(owner, leaf, weight if spec.is_buffer else nn.Parameter(weight))
+        done += model.dtype.itemsize * spec.numel
+        if progress is not None:
+            progress(done, total)
     return model
 
 
