@@ -31,6 +31,11 @@ FEW_NUMBERS = 1 << 17
 """Activations of a layer, tokens times width, up to which a dense model is faster here than by torch's products where
 there are no tile registers: 64 tokens of ZAYA1-8B, 1,024 of the micro model (docs/log.md)."""
 
+WIDE_NUMBERS = 1 << 16
+"""Numbers of a matrix of an expert, from which several threads share a pass. In a smaller model what they hand each other
+at the end of every phase takes longer than the phase: the micro model is as fast on one thread, for 1 sequence and for
+256, and on a busy machine far faster (docs/log.md)."""
+
 KV_KINDS = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16, torch.int8: kernels.INT8}
 
 
@@ -67,6 +72,7 @@ class NativeModel:
         self._library = library
         self._kept: list[object] = []
         self._copies: list[tuple[Tensor, Tensor]] = []
+        self._is_wide = model.config.hidden_size * model.config.expert_size >= WIDE_NUMBERS
         self._is_dense = not any(isinstance(module, PackedWeight) for module in model.modules())
         self._has_tiles = bool(library.zaya_has_tiles()) and model.dtype == torch.bfloat16
         self._scratch = torch.empty(1 << 16, dtype=torch.uint8)
@@ -214,7 +220,7 @@ class NativeModel:
                 about.cos[place], about.sin[place] = (x.data_ptr() for x in angles[-1])
         while True:
             about.scratch, about.scratch_bytes = self._scratch.data_ptr(), self._scratch.nbytes
-            missing = self._library.zaya_forward(self._about, about, torch.get_num_threads())
+            missing = self._library.zaya_forward(self._about, about, torch.get_num_threads() if self._is_wide else 1)
             if not missing:
                 return NativeOutput(logits=logits, routes=chosen, columns=columns, delayed=delayed)
             self._scratch = torch.empty(self._scratch.nbytes + missing, dtype=torch.uint8)
