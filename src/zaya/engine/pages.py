@@ -116,11 +116,13 @@ class PageTable:
         """Free pages that it takes to put `new` tokens, at least one each, behind the sequences in `slots`."""
         index, count = np.asarray(slots, dtype=np.int64), np.asarray(new, dtype=np.int64)
         more = np.maximum(0, -(-(self.lengths[index] + count) // self.page_size) - self.held[index]).sum()
-        written, writers = np.unique(self._last_pages(index), return_counts=True)
+        written = self._last_pages(index)
+        written = written[self.refs[written] > 1]
+        if not len(written):
+            return int(more)
+        written, writers = np.unique(written, return_counts=True)
         # the last of those that share a page may write where it is, if nobody else refers to it
-        shared = self.refs[written] > 1
-        copies = np.where(self.refs[written] == writers, writers - 1, writers)[shared].sum()
-        return int(more + copies)
+        return int(more + np.where(self.refs[written] == writers, writers - 1, writers).sum())
 
     def reserve(self, slots: Sequence[int], new: Sequence[int]) -> None:
         """Have room for `new` tokens in every slot that no other sequence sees. Asks for no more than `needed`."""
