@@ -36,6 +36,10 @@ WIDE_NUMBERS = 1 << 16
 at the end of every phase takes longer than the phase: the micro model is as fast on one thread, for 1 sequence and for
 256, and on a busy machine far faster (docs/log.md)."""
 
+SCRATCH_KEPT = 32 << 20
+"""Bytes of scratch that stay from one pass to the next. A long prompt takes more, and whoever answers it does not need
+it again for a thousand passes."""
+
 KV_KINDS = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16, torch.int8: kernels.INT8}
 
 
@@ -222,6 +226,8 @@ class NativeModel:
             about.scratch, about.scratch_bytes = self._scratch.data_ptr(), self._scratch.nbytes
             missing = self._library.zaya_forward(self._about, about, torch.get_num_threads() if self._is_wide else 1)
             if not missing:
+                if self._scratch.nbytes > SCRATCH_KEPT:
+                    self._scratch = torch.empty(1 << 16, dtype=torch.uint8)
                 return NativeOutput(logits=logits, routes=chosen, columns=columns, delayed=delayed)
             self._scratch = torch.empty(self._scratch.nbytes + missing, dtype=torch.uint8)
 
