@@ -128,8 +128,8 @@ class TensorFiles:
             with stored.file.open("rb") as file:
                 flags = mmap.MAP_PRIVATE | _NO_RESERVE
                 data = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-            # What is read for the first time comes in pages of 2 MB: looking up small ones costs a tenth of the speed at
-            # which weights are read. Advice: a system that has no such pages refuses it, and nothing is lost.
+            # What comes from the disk then comes in pages of 2 MB, of which there are fewer to look up. Advice: where
+            # there are no such pages it is refused, and nothing is lost.
             with contextlib.suppress(OSError, AttributeError):
                 data.madvise(mmap.MADV_HUGEPAGE)
             self._mapped[stored.file] = data

@@ -32,9 +32,9 @@ FEW_NUMBERS = 1 << 17
 there are no tile registers: 64 tokens of ZAYA1-8B, 1,024 of the micro model (docs/log.md)."""
 
 WIDE_NUMBERS = 1 << 16
-"""Numbers of a matrix of an expert, from which several threads share a pass. In a smaller model what they hand each other
-at the end of every phase takes longer than the phase: the micro model is as fast on one thread, for 1 sequence and for
-256, and on a busy machine far faster (docs/log.md)."""
+"""Numbers of a matrix of an expert, from which several threads share a pass. In a smaller model what they hand each
+other at the end of every phase takes longer than the phase: the micro model is as fast on one thread, for 1 sequence
+and for 256, and on a busy machine far faster (docs/log.md)."""
 
 SCRATCH_KEPT = 32 << 20
 """Bytes of scratch that stay from one pass to the next. A long prompt takes more, and whoever answers it does not need
