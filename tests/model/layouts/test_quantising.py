@@ -59,6 +59,7 @@ def test_what_is_packed(source: Path, tmp_path: Path, format: str) -> None:
     assert len(packings) == len(packed)
     loaded = tiled(load_model(tmp_path / "q"))
     assert isinstance(loaded["embed"], Int4Weight if format == "int4-all" else Int8Weight)
+    assert isinstance(loaded["blocks.1.attention.o_proj"], Int4Weight if format == "int4-all" else Int8Weight)
     assert isinstance(loaded["blocks.1.moe.experts.down"], Int8Weight if format == "int8" else Int4Weight)
     plain = load_model(source)
     for packing in packings:
