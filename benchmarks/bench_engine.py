@@ -8,8 +8,8 @@ there yet (DIR-int4 and so on). A random model sends all its tokens to the same 
 here, in both: uniform over the experts, anew for every token and layer. Theirs draws greedily, ours at temperature 1.
 
 The floors: memory is what torch adds up of a gigabyte, just before; a pass moves at least the bytes of every matrix it
-touches once. Products: torch's bfloat16 product of 2048 x 2048 x 4096. The files of each are read through first, so they
-are in the page cache where they fit. Medians over passes; the line behind the table is the same as JSON.
+touches once. Products: torch's bfloat16 product of 2048 x 2048 x 4096. The files of each are read through first and
+alone in the page cache, where they fit. Medians over passes; the line behind the table is the same as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -322,22 +322,28 @@ def directory_of(source: Path, format: str) -> Path:
     return made
 
 
-def measured(directory: Path, threads: int, work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+def measured(threads: int, work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     """What `work` finds, with the floors just before it: a machine with neighbours does not stay the same for long."""
-    read_through(directory)
     floor = alone(floors, threads)
     return {"floor": floor, **alone(work, *args)}
 
 
-def read_through(directory: Path) -> None:
-    """Have the files in the page cache as they are after a first reading. What is left of earlier ones lies there in
-    pieces of other sizes, and the speed of weights that are used in place depends on them."""
+def read_through(directory: Path, all_of_them: Iterable[Path]) -> None:
+    """Have these files alone in the page cache, as they are after a first reading. What lies between others' pages is
+    read a quarter slower where it is used in place (docs/log.md)."""
+    for file in (file for each in all_of_them for file in each.glob("*.safetensors")):
+        forget(file)
     for file in directory.glob("*.safetensors"):
         with file.open("rb", buffering=0) as data:
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(data.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while data.read(1 << 24):
                 pass
+
+
+def forget(file: Path) -> None:
+    """Take a file out of the page cache, where the system can be asked to."""
+    if hasattr(os, "posix_fadvise"):
+        with file.open("rb") as data:
+            os.posix_fadvise(data.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def main() -> None:
@@ -352,11 +358,13 @@ def main() -> None:
     result: dict[str, Any] = {"threads": args.threads, "torch": torch.__version__, "machine": platform.processor()}
     their = None
     if not args.no_theirs:
-        result["theirs"] = their = measured(args.directory, args.threads, theirs, str(args.directory), args.batch)
+        read_through(args.directory, directories.values())
+        result["theirs"] = their = measured(args.threads, theirs, str(args.directory), args.batch)
         print(f"transformers bf16: {their['best']}")
         print_rows("theirs", their, their)
     for format, directory in directories.items():
-        found = measured(directory, args.threads, ours, str(directory), args.batch, args.threads, format == "int4")
+        read_through(directory, directories.values())
+        found = measured(args.threads, ours, str(directory), args.batch, args.threads, format == "int4")
         result[format] = found
         print_rows(format, found, their)
     print(json.dumps(result))

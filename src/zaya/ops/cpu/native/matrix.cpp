@@ -175,9 +175,12 @@ static inline vi dot(vi total, vi unsigned_codes, int32_t signed_codes) {
 }
 #endif
 
+// `more` says that as many tiles as these follow and are read next.
 template <int KIND, int COUNT, int TILES>
-static void tiles_at_once(const Matrix& m, const Vectors& x, const int* vectors, int tile, float* const* out) {
+static void tiles_at_once(const Matrix& m, const Vectors& x, const int* vectors, int tile, bool more, float* const* out) {
     const int groups = m.inner / GROUP;
+    const size_t code_bytes = tile_code_bytes(KIND, m.inner), scale_bytes = (size_t)groups * TILE * 2;
+    const size_t behind = TILES * tile_bytes(KIND, m.inner);  // from a tile to the one that is read after it
     constexpr size_t group_bytes = GROUP * TILE / (KIND == INT4 ? 2 : 1);
     const uint8_t* codes[TILES];
     const void* scales[TILES];
@@ -193,7 +196,14 @@ static void tiles_at_once(const Matrix& m, const Vectors& x, const int* vectors,
     for (int g = 0; g < groups; g++) {
         for (int i = 0; i < TILES; i++) {
             const uint8_t* here = codes[i] + (size_t)g * group_bytes;
-            for (size_t line = 0; line < group_bytes; line += 64) _mm_prefetch((const char*)here + line + AHEAD, _MM_HINT_T0);
+            size_t ahead = g * group_bytes + AHEAD;
+            if (ahead >= code_bytes && more) ahead += behind - code_bytes;
+            for (size_t line = 0; line < group_bytes; line += 64) _mm_prefetch((const char*)codes[i] + ahead + line, _MM_HINT_T0);
+            if (KIND == INT4 && g % 2 == 0) {  // a line of scales
+                size_t next = g * TILE * 2 + AHEAD / 4;
+                if (next >= scale_bytes && more) next += behind - scale_bytes;
+                _mm_prefetch((const char*)scales[i] + next, _MM_HINT_T0);
+            }
             for (int l = 0; l < LINES; l++) {
                 vi line[GROUP / 4];
                 if constexpr (KIND == INT4) {
@@ -233,8 +243,9 @@ template <int KIND, int COUNT>
 static void tiles(const Matrix& m, const Vectors& x, const int* vectors, int first, int last, float* const* out) {
     constexpr int AT_ONCE = W == 16 || COUNT == 1 ? 2 : 1;  // as many as there are registers for
     int tile = first / TILE;
-    for (; tile + AT_ONCE <= last / TILE; tile += AT_ONCE) tiles_at_once<KIND, COUNT, AT_ONCE>(m, x, vectors, tile, out);
-    for (; tile < last / TILE; tile++) tiles_at_once<KIND, COUNT, 1>(m, x, vectors, tile, out);
+    for (; tile + AT_ONCE <= last / TILE; tile += AT_ONCE)
+        tiles_at_once<KIND, COUNT, AT_ONCE>(m, x, vectors, tile, tile + 2 * AT_ONCE <= last / TILE, out);
+    for (; tile < last / TILE; tile++) tiles_at_once<KIND, COUNT, 1>(m, x, vectors, tile, tile + 2 <= last / TILE, out);
 }
 
 // ----- choice
