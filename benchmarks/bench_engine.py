@@ -7,9 +7,10 @@ Each system runs in a process of its own, one after the other. What is quantised
 there yet (DIR-int4 and so on). A random model sends all its tokens to the same few experts, so the choice is forced
 here, in both: uniform over the experts, anew for every token and layer. Theirs draws greedily, ours at temperature 1.
 
-The floors: memory is what torch adds up of a gigabyte, just before; a pass moves at least the bytes of every matrix it
-touches once. Products: torch's bfloat16 product of 2048 x 2048 x 4096. The files of each are read through first and
-alone in the page cache, where they fit. Medians over passes; the line behind the table is the same as JSON.
+The floors, just before each: memory is a gigabyte read, by torch's sum or by our product with one vector of int8, what
+is faster; a pass moves at least the bytes of every matrix it touches once. Products: torch's bfloat16 product of
+2048 x 2048 x 4096. The files of each are read through first and alone in the page cache, where they fit. Medians over
+passes; the line behind the table is the same as JSON.
 """
 
 from __future__ import annotations
@@ -44,9 +45,18 @@ def median_s(run: Callable[[], object], repeats: int = 7) -> float:
 
 
 def floors(threads: int) -> dict[str, float]:
+    from zaya.ops.cpu.matrix import product
+    from zaya.ops.packed import Int8Weight
+
     torch.set_num_threads(threads)
     numbers = torch.ones(1 << 27, dtype=torch.int64)
     read = numbers.nbytes / min(median_s(numbers.sum, 5), median_s(numbers.sum, 5))
+    weight, one = (
+        Int8Weight(torch.ones(Int8Weight.stored_shape((1 << 19, 2048)), dtype=torch.uint8)),
+        torch.ones(1, 2048),
+    )
+    if product(one, weight) is not None:
+        read = max(read, weight.nbytes / median_s(lambda: product(one, weight), 9))
     a, b = torch.randn(2048, 2048, dtype=torch.bfloat16), torch.randn(4096, 2048, dtype=torch.bfloat16)
     product = 2 * 2048 * 2048 * 4096 / median_s(lambda: torch.nn.functional.linear(a, b))
     return {"bytes_s": read, "flop_s": product}

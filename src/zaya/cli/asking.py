@@ -90,7 +90,9 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "the same text up to rounding (default: 0)",
     )  # fmt: skip
     group.add_argument(
-        "--deterministic", action="store_true", help="the same bits whatever is drawn beside it, and slower"
+        "--deterministic",
+        action="store_true",
+        help="the same bits whatever is drawn beside it; slower for prompts, and without compiled kernels for all",
     )
     group.add_argument("--threads", type=int, metavar="N", help="of the processor (default: as PyTorch chooses)")
 
@@ -141,7 +143,7 @@ def check_engine(args: argparse.Namespace) -> None:
         raise UsageError(f"--speculate must not be negative: {args.speculate}")
     if args.deterministic and args.speculate:
         raise UsageError(
-            "--deterministic reads every token in a pass of its own, so --speculate saves nothing",
+            "--deterministic may read every token in a pass of its own, so --speculate saves nothing",
             hint="leave one of them out",
         )
 

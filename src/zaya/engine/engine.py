@@ -106,7 +106,8 @@ class Engine:
         could need, and at most half of what is free; on a CPU it is not taken before it is written.
         kv_dtype: "int8" keeps keys and values in a byte each, with a scale for every token and head.
         prefix_cache: keep what was read for texts that begin alike.
-        deterministic: bit-equal results whatever else runs, at the price of a pass for every token.
+        deterministic: bit-equal results whatever else runs, in float32; without compiled kernels at the price of a pass for
+            every token.
         speculate: drafts of up to so many tokens for each sequence, out of its own text; they change the speed alone.
 
         Without a tokenizer prompts are ids, and completions have no text. Raises CheckpointError for a tokenizer with
@@ -120,7 +121,7 @@ class Engine:
             raise UsageError(f"kv_dtype must be 'model' or 'int8': {kv_dtype!r}")
         if deterministic and speculate:
             raise UsageError(
-                "deterministic reads every token in a pass of its own, so drafts save nothing",
+                "deterministic may read every token in a pass of its own, so drafts save nothing",
                 hint="leave one of deterministic and speculate out",
             )
         if pages is not None and memory_bytes is not None:
