@@ -106,8 +106,8 @@ class Engine:
         could need, and at most half of what is free; on a CPU it is not taken before it is written.
         kv_dtype: "int8" keeps keys and values in a byte each, with a scale for every token and head.
         prefix_cache: keep what was read for texts that begin alike.
-        deterministic: bit-equal results whatever else runs, in float32; without compiled kernels at the price of a pass for
-            every token.
+        deterministic: bit-equal results whatever else runs, in float32; without compiled kernels at the price of a pass
+            for every token.
         speculate: drafts of up to so many tokens for each sequence, out of its own text; they change the speed alone.
 
         Without a tokenizer prompts are ids, and completions have no text. Raises CheckpointError for a tokenizer with
