@@ -58,8 +58,8 @@ def floors(threads: int) -> dict[str, float]:
     if product(one, weight) is not None:
         read = max(read, weight.nbytes / median_s(lambda: product(one, weight), 9))
     a, b = torch.randn(2048, 2048, dtype=torch.bfloat16), torch.randn(4096, 2048, dtype=torch.bfloat16)
-    product = 2 * 2048 * 2048 * 4096 / median_s(lambda: torch.nn.functional.linear(a, b))
-    return {"bytes_s": read, "flop_s": product}
+    multiplied = 2 * 2048 * 2048 * 4096 / median_s(lambda: torch.nn.functional.linear(a, b))
+    return {"bytes_s": read, "flop_s": multiplied}
 
 
 # ----- theirs
