@@ -309,7 +309,7 @@ def test_interrupted(scripted, capsys: pytest.CaptureFixture[str]) -> None:
         (["-n", "2", "--temperature", "0"], "-n 2 with --temperature 0 gives the same answer 2 times"),
         (["--threads", "0"], "--threads must be at least 1: 0"),
         (["--speculate", "-1"], "--speculate must not be negative: -1"),
-        (["--speculate", "2", "--deterministic"], "--deterministic reads every token in a pass of its own"),
+        (["--speculate", "2", "--deterministic"], "--deterministic may read every token in a pass of its own"),
         (["--speculate", "2", "--choice", "a"], "--speculate saves nothing where an answer has a structure"),
         (["--kv", "int4"], "argument --kv: invalid choice: 'int4'"),
         (["--choice", "a", "--regex", "b"], "argument --regex: not allowed with argument --choice"),

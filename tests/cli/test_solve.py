@@ -98,7 +98,7 @@ def test_another_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         (["--preset", "micr"], "there is no RSA preset 'micr'\nhint: did you mean micro?"),
         (["--population", "3", "--fan-in", "4"], "rsa.fan_in must be between 1 and population: 4, 3"),
         (["--threads", "0"], "--threads must be at least 1: 0"),
-        (["--speculate", "2", "--deterministic"], "--deterministic reads every token in a pass of its own"),
+        (["--speculate", "2", "--deterministic"], "--deterministic may read every token in a pass of its own"),
         (["--rounds", "-1"], "rsa.rounds must not be negative: -1"),
         (["--temperature", "-1"], "temperature must not be negative"),
         (["--tail-tokens", "500"], "rsa.tail_tokens must be between 1 and think_budget: 500, 192"),

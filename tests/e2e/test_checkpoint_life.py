@@ -147,7 +147,7 @@ def test_generate_without_a_tokenizer_says_so(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["generate", "MODEL", "x y", "--ids"], "--ids takes numbers"),
-        (["generate", "MODEL", "", "--ids"], "an empty prompt"),
+        (["generate", "MODEL", "", "--ids"], "the prompt is empty"),
         (["generate", "MODEL", "400", "--ids"], "not from 0 to 96: 400"),
         (["generate", "MODEL", "1", "--ids", "--max-tokens", "0"], "at least 1: 0"),
         (["generate", "MODEL", "1", "--ids", "--temperature", "-1"], "temperature must not be negative"),
