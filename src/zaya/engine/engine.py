@@ -175,7 +175,8 @@ class Engine:
         self._is_closed = False
         self._inbox: deque[list[Generation]] = deque()
         self._unwanted: deque[RequestHandle] = deque()
-        self._turn, self._lock = threading.Lock(), threading.Lock()
+        # Re-entrant: Ctrl-C may strike on the way out of a step, and whoever clears up after it steps once more.
+        self._turn, self._lock = threading.Lock(), threading.RLock()
         self._thread_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
