@@ -4,18 +4,21 @@
    it, however tokens and deltas cut it, and nothing is shown that is taken back.
 2. Who reads one answer gets it as soon as it comes, and misses nothing of the others.
 3. Once there is to be no more, nothing more is asked of the engine.
+4. Ctrl-C is noted even where its exception is lost on the way.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.fakes import STOP_IDS, TOKENIZER
-from zaya.cli.answers import Answers, texts
+from zaya.cli.answers import Answers, noting_ctrl_c, texts
 from zaya.engine.stops import TextStream
 from zaya.engine.types import Delta, FinishReason
 
@@ -117,3 +120,14 @@ def test_where_thinking_has_not_ended() -> None:
     assert of(("hm", ""), ("", ""))
     assert not of(("hm", ""), ("", "Yes"))
     assert not of(("", "Yes"), ("", ""))
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_ctrl_c_is_noted_even_where_the_exception_is_lost(raises: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with noting_ctrl_c(raises=raises) as was_pressed:
+        assert not was_pressed()
+        with pytest.raises(KeyboardInterrupt) if raises else nullcontext():
+            signal.raise_signal(signal.SIGINT)
+        assert was_pressed()
+    assert signal.getsignal(signal.SIGINT) is before

@@ -9,9 +9,12 @@ The engine draws all of them together. Whoever reads one gets it as it comes; wh
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from zaya.engine.types import Delta, FinishReason
@@ -72,6 +75,24 @@ class Answers:
             self.in_thinking[delta.index] = not delta.text
         self._waiting[delta.index].append(delta)
         return True
+
+
+@contextmanager
+def noting_ctrl_c(*, raises: bool) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed in the block. With `raises` it raises KeyboardInterrupt as well, as anywhere: that may
+    be lost, since C code that calls Python drops exceptions now and then, so whoever loops looks here too."""
+    pressed = threading.Event()
+
+    def press(*_: object) -> None:
+        pressed.set()
+        if raises:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def texts(

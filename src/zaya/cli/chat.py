@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from zaya.cli.answers import Answers, texts
+from zaya.cli.answers import Answers, noting_ctrl_c, texts
 from zaya.cli.asking import (
     MODEL_HELP,
     QUESTION_HELP,
@@ -128,12 +126,15 @@ class Chat:
             )
         params = replace(self.params, max_tokens=min(self.params.max_tokens, room))
         seed = derive_seed(args.seed, "chat", self.turn)
-        with _ctrl_c(may_stop) as was_pressed, contextlib.closing(engine.stream(prompt, params, seed=seed)) as deltas:
+        stream = engine.stream(prompt, params, seed=seed)
+        with noting_ctrl_c(raises=not may_stop) as was_pressed, contextlib.closing(stream) as deltas:
             answer = Answers(deltas, is_stopped=was_pressed)
             pieces = texts(answer.of(0), self.tokenizer, engine.stop_ids, params.stop)
             show_chat(pieces, opens_thinking(self.tokenizer, prompt))
             cut = cut_note(answer, params, prompt, config.max_positions, "; /new forgets what was said")
             if was_pressed():
+                if not may_stop:
+                    raise KeyboardInterrupt
                 note("(stopped)")
             elif cut is not None:
                 note(cut)
@@ -160,19 +161,6 @@ class Chat:
         if opens_thinking(self.tokenizer, ids):
             ids = [*ids, *self.tokenizer.encode(f"\n{tags.THINK_CLOSE}\n\n", bos=False)]
         return [*ids, end]
-
-
-@contextlib.contextmanager
-def _ctrl_c(may_stop: bool) -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed in the block, which is to come to its end then, and the engine with it. Without
-    `may_stop` it raises KeyboardInterrupt, as anywhere."""
-    pressed = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.set()) if may_stop else None
-    try:
-        yield pressed.is_set
-    finally:
-        if may_stop:
-            signal.signal(signal.SIGINT, before)
 
 
 def _welcome(name: str | None, model: ZayaModel) -> None:

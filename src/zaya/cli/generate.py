@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zaya.cli.answers import Answers, texts
+from zaya.cli.answers import Answers, noting_ctrl_c, texts
 from zaya.cli.asking import (
     MODEL_HELP,
     MOST_AT_ONCE,
@@ -98,14 +98,17 @@ def run(args: argparse.Namespace) -> int:
         )
     params = replace(params, max_tokens=min(params.max_tokens, context - len(prompt)))
 
-    with closing(engine.stream(prompt, params, n=args.n, seed=args.seed)) as deltas:
-        answers = Answers(deltas, args.n)
+    stream = engine.stream(prompt, params, n=args.n, seed=args.seed)
+    with noting_ctrl_c(raises=True) as was_pressed, closing(stream) as deltas:
+        answers = Answers(deltas, args.n, is_stopped=was_pressed)
         show = _shown(args, engine, params, prompt, answers)
         try:
             for index in range(args.n):
                 if args.n > 1 and not args.ids:
                     _heading(index, args.n, sys.stderr if params.structure else sys.stdout)
                 show(index)
+            if was_pressed():
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             if answers.tokens:
                 print(flush=True)  # what is there stays, and ends its line
