@@ -520,6 +520,24 @@ def test_who_stops_listening_ends_it() -> None:
     engine.check()
 
 
+def test_a_stream_may_be_closed_in_the_midst_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_talker()
+    params = SamplingParams(max_tokens=20, temperature=0)
+    expected = [id for delta in engine.stream("Once", params) for id in delta.ids]
+    left, kept = engine.stream("Twice", SamplingParams(max_tokens=100)), engine.stream("Once", params)
+    next(left)
+    step = engine._runner.step
+
+    def closing() -> Any:  # as whoever tidies up memory would
+        left.close()
+        return step()
+
+    monkeypatch.setattr(engine._runner, "step", closing)
+    assert [id for delta in kept for id in delta.ids] == expected
+    assert (engine.stats.running, engine.stats.waiting) == (0, 0)
+    engine.check()
+
+
 def test_a_cancelled_request_gives_what_there_is() -> None:
     engine = make_engine(max_batch=2)
     engine.stop_ids = frozenset()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -177,6 +177,7 @@ class Engine:
         self._unwanted: deque[RequestHandle] = deque()
         # Re-entrant: Ctrl-C may strike on the way out of a step, and whoever clears up after it steps once more.
         self._turn, self._lock = threading.Lock(), threading.RLock()
+        self._is_stepping = False
         self._thread_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -404,18 +405,20 @@ class Engine:
     def _exclusive(self) -> Iterator[None]:
         """Nobody else steps. Who waits gets its turn, which a lock alone does not give: whoever steps again and again
         would take it back before the other has woken."""
-        with self._turn:
-            self._lock.acquire()
         try:
+            with self._turn:
+                self._lock.acquire()
             yield
         finally:
-            self._lock.release()
+            with suppress(RuntimeError):  # Ctrl-C may have come before it was ours
+                self._lock.release()
 
     def _step(self) -> None:
         """One pass over whatever is there, and what comes of it."""
         with self._exclusive():
             self._take_in()
             try:
+                self._is_stepping = True
                 for generation in self._runner.step():
                     try:
                         self._report(generation)
@@ -432,6 +435,8 @@ class Engine:
             except BaseException:
                 self._recover()
                 raise
+            finally:
+                self._is_stepping = False
             if self._scheduler.is_idle:
                 self.check()
 
@@ -536,7 +541,8 @@ class Engine:
             return
         with self._exclusive():
             self._unwanted.extend(handles)
-            self._take_in()
+            if not self._is_stepping:  # a stream that nobody holds is closed wherever memory is tidied up, here as well
+                self._take_in()
 
     def _work(self) -> None:
         """What the engine's thread does: steps, as long as there is something to do."""
