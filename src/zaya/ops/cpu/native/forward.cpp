@@ -54,6 +54,7 @@ public:
         for (int s = 0; s < p.segments; s++)
             for (int t = p.bounds[s]; t < p.bounds[s + 1]; t++) segment_of[t] = s;
         tiled = HAS_TILES && p.may_round && T >= TILED_FROM && can_tile();
+        whole_tiles = HAS_TILES && p.kv_kind == INT8 && m.head_dim % 64 == 0 && p.page_size % 16 == 0;
         for (int span = 0; span < 2; span++) first_split[span].resize(T + 1);
         bool spans[2] = {};
         for (int l = 0; l < m.layers; l++) spans[m.layer[l].window > 0] = true, window = std::max(window, m.layer[l].window);
@@ -97,6 +98,7 @@ public:
         char* memory = own + (size_t)thread * own_bytes();
 #if HAS_TILES
         if (tiled) return run_tiled(team, memory);
+        if (whole_tiles) start_tiles();
 #endif
         for (int t; (t = team.take(T)) >= 0;) {
             float* row = x + (size_t)t * D;
@@ -124,6 +126,9 @@ public:
             }
             team.meet();
         }
+#if HAS_TILES
+        if (whole_tiles) stop_tiles();
+#endif
         head(team);
     }
 
@@ -135,6 +140,7 @@ private:
     const std::vector<float> zeros;
     int window = 0;
     bool tiled;
+    bool whole_tiles;  // attention over int8 keys by tile registers
     std::vector<int> segment_of, first_split[2];
     std::vector<Split> splits[2];
     float *x, *y, *columns, *current, *delayed, *queries, *partial, *state, *weight;
@@ -144,6 +150,7 @@ private:
 
     size_t own_bytes() const {  // of one thread
         size_t scores = (size_t)MAX_GROUP * SPLIT * 4 + (size_t)m.head_dim * 4 * (MAX_GROUP + 16);
+        if (whole_tiles) scores += whole_bytes();
         size_t conv = Vectors::bytes(1, m.head_dim * m.time1) + (size_t)m.head_dim * 4 * 4;
         size_t lists = ((size_t)T + m.experts + 2) * 4;
         return (std::max({scores, conv, lists, tiled ? tiled_bytes() : 0}) + 127) / 64 * 64;
@@ -382,6 +389,9 @@ private:
 
     template <int KIND, int HEADS>
     void score_some(int l, const Split& split, int g, const float* q, float* out, float* memory) {
+#if HAS_TILES
+        if (KIND == INT8 && whole_tiles) return score_whole(l, split, g, q, HEADS, out, memory);
+#endif
         const int size = m.head_dim, keys = split.last - split.first, page = p.page_size;
         const int32_t* table = p.table + (size_t)segment_of[split.token] * p.table_width;
         const float scale = 1.0f / std::sqrt((float)size);
@@ -426,6 +436,25 @@ private:
             }
             at += some;
         }
+        weigh(scores, keys, HEADS, out);
+        if (is_whole) return add_whole_values<HEADS>(l, split, g, scores, whole_q, out);
+        for (int at = split.first; at < split.last;) {
+            const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
+            const int some = std::min(page - at % page, split.last - at), from = at - split.first;
+            if constexpr (KIND == INT8)
+                for (int k = 0; k < some; k++)
+                    for (int h = 0; h < 4; h++) scores[(from + k) * 4 + h] *= p.value_scales[l][row + k];
+            int i = 0;
+            for (; i + 2 * W <= size; i += 2 * W) add_values<KIND, HEADS, 2>(p.values[l], row, some, size, i, scores + (size_t)from * 4, out);
+            for (; i < size; i += W) add_values<KIND, HEADS, 1>(p.values[l], row, some, size, i, scores + (size_t)from * 4, out);
+            at += some;
+        }
+    }
+
+    // Scores [key][4 heads] to weights, of which the largest is 1. Into `out` of each head [size + 2]: its largest score,
+    // the sum of its weights, zeros.
+    void weigh(float* scores, int keys, int heads, float* out) const {
+        const int size = m.head_dim;
         const int numbers = 4 * keys;
         for (int i = numbers; i % W; i++) scores[i] = -INFINITY;  // 4 * SPLIT is a multiple of W
         alignas(64) float lane[W];
@@ -446,33 +475,96 @@ private:
         }
         store(lane, total);
         for (int i = 0; i < W; i++) sums[i % 4] += lane[i];
-        for (int h = 0; h < HEADS; h++) {
+        for (int h = 0; h < heads; h++) {
             out[h * (size + 2)] = tops[h];
             out[h * (size + 2) + 1] = sums[h];
             for (int i = 0; i < size; i++) out[h * (size + 2) + 2 + i] = 0;
-        }
-        if (is_whole) return add_whole_values<HEADS>(l, split, g, scores, whole_q, out);
-        for (int at = split.first; at < split.last;) {
-            const size_t row = ((size_t)table[at / page] * m.kv_heads + g) * page + at % page;
-            const int some = std::min(page - at % page, split.last - at), from = at - split.first;
-            if constexpr (KIND == INT8)
-                for (int k = 0; k < some; k++)
-                    for (int h = 0; h < 4; h++) scores[(from + k) * 4 + h] *= p.value_scales[l][row + k];
-            int i = 0;
-            for (; i + 2 * W <= size; i += 2 * W) add_values<KIND, HEADS, 2>(p.values[l], row, some, size, i, scores + (size_t)from * 4, out);
-            for (; i < size; i += W) add_values<KIND, HEADS, 1>(p.values[l], row, some, size, i, scores + (size_t)from * 4, out);
-            at += some;
         }
     }
 
     // Numbers as whole ones of up to `most`; what one is worth.
     static float to_whole(const float* x, int count, float most, int16_t* out) {
-        float top = 0;
-        for (int i = 0; i < count; i++) top = std::max(top, std::fabs(x[i]));
-        const float inverse = top > 0 ? most / top : 0.0f;
-        for (int i = 0; i < count; i++) out[i] = (int16_t)std::nearbyint(x[i] * inverse);
+        vf tops = zero();
+        for (int i = 0; i < count; i += W) tops = vmax(tops, vabs(load(x + i)));
+        const float top = maximum(tops);
+        const vf inverse = splat(top > 0 ? most / top : 0.0f);
+        for (int i = 0; i < count; i += W) store_int16(out + i, mul(load(x + i), inverse));
         return top / most;
     }
+
+#if HAS_TILES
+    // The same for int8, by tile registers. A split begins at a multiple of 16 keys here; what lies before its first key
+    // has no weight.
+    void score_whole(int l, const Split& split, int g, const float* q, int heads, float* out, float* memory) {
+        const int size = m.head_dim, page = p.page_size, base = split.first / 16 * 16, keys = split.last - base;
+        const int32_t* table = p.table + (size_t)segment_of[split.token] * p.table_width;
+        size_t row_of[SPLIT / 16 + 1];  // where each 16 keys are
+        const int groups = (keys + 15) / 16;
+        for (int i = 0; i < groups; i++) {
+            const int key = base + i * 16;
+            row_of[i] = ((size_t)table[key / page] * m.kv_heads + g) * page + key % page;
+        }
+        const int8_t *all_keys = (const int8_t*)p.keys[l], *all_values = (const int8_t*)p.values[l];
+        float* scores = memory;  // [SPLIT][4]
+        char* at = (char*)(memory + 4 * SPLIT);
+        int16_t* whole_q = (int16_t*)at;                            // [4][size]
+        int8_t* q_tiles = (int8_t*)(at += (size_t)size * 8);
+        uint8_t* rows = (uint8_t*)(at += (size_t)size * 16);        // [16][SPLIT + 64], of which 8 are used
+        int32_t* sums = (int32_t*)(at += 16 * WEIGHT_STRIDE);       // [4][64]
+        int8_t* value_tiles = (int8_t*)(at + 1024);                 // four for every 64 keys and 64 channels
+        float by_head[4] = {}, tops[4], inverse[4];
+        for (int h = 0; h < heads; h++) by_head[h] = to_whole(q + h * size, size, 32000, whole_q + h * size) / std::sqrt((float)size);
+        pack_whole(whole_q, heads, size, q_tiles);
+        for (int key = 0; key < keys; key += 16) {
+            const size_t row = row_of[key / 16], next = key + page < keys ? row_of[(key + page) / 16] : row;
+            // Values are put in order while keys are multiplied: a core gets more from two places at once. Pages lie
+            // apart, so nobody fetches the next one unasked.
+            for (int k = 0; k < 16; k += 4) {
+                int8_t* to = value_tiles + (size_t)(key / WHOLE_KEYS) * WHOLE_KEYS * size;
+                for (int channel = 0; channel < size; channel += 64, to += 64 * WHOLE_KEYS) {
+                    for (int line = k * size + channel * 4; line < k * size + channel * 4 + 256; line += 64) {
+                        _mm_prefetch((const char*)all_keys + next * size + line, _MM_HINT_T0);
+                        _mm_prefetch((const char*)all_values + next * size + line, _MM_HINT_T0);
+                    }
+                    pack_values(all_values + (row + k) * size + channel, size, to, (key % WHOLE_KEYS + k) / 4);
+                }
+            }
+            alignas(64) int32_t dots[64];
+            whole_dots(all_keys + row * size, size, q_tiles, dots);
+            for (int k = 0; k < 16; k++) {
+                const __m128 by = _mm_mul_ps(_mm_loadu_ps(by_head), _mm_set1_ps(p.key_scales[l][row + k]));
+                _mm_storeu_ps(scores + (size_t)(key + k) * 4, _mm_mul_ps(_mm_cvtepi32_ps(_mm_load_si128((__m128i*)(dots + k * 4))), by));
+            }
+        }
+        for (int i = 0; i < (split.first - base) * 4; i++) scores[i] = -INFINITY;
+        weigh(scores, keys, heads, out);
+
+        __m128 most = _mm_setzero_ps();
+        for (int key = 0; key < keys; key++) {
+            const float by = key < split.first - base ? 0.0f : p.value_scales[l][row_of[key / 16] + key % 16];
+            const __m128 scaled = _mm_mul_ps(_mm_loadu_ps(scores + (size_t)key * 4), _mm_set1_ps(by));
+            _mm_storeu_ps(scores + (size_t)key * 4, scaled);
+            most = _mm_max_ps(most, scaled);
+        }
+        _mm_storeu_ps(tops, most);
+        for (int h = 0; h < 4; h++) inverse[h] = tops[h] > 0 ? 32000.0f / tops[h] : 0.0f;
+        const vf scale = _mm512_broadcast_f32x4(_mm_loadu_ps(inverse));
+        const int rounded = (keys + WHOLE_KEYS - 1) / WHOLE_KEYS * WHOLE_KEYS;
+        std::memset(scores + (size_t)keys * 4, 0, (size_t)(rounded - keys) * 16);
+        for (int key = 0; key < rounded; key += 16) pack_weights(scores + (size_t)key * 4, scale, rows, WEIGHT_STRIDE, key);
+        std::memset(rows + 8 * WEIGHT_STRIDE, 0, 8 * WEIGHT_STRIDE);
+        for (int channel = 0; channel < size; channel += 64) {
+            whole_sums(rows, WEIGHT_STRIDE, keys, value_tiles + (size_t)channel * WHOLE_KEYS, (size_t)WHOLE_KEYS * size, sums);
+            for (int h = 0; h < heads; h++)
+                for (int i = 0; i < 64; i++) out[h * (size + 2) + 2 + channel + i] = (float)sums[h * 64 + i] * (tops[h] / 32000.0f);
+        }
+    }
+
+    static constexpr int WEIGHT_STRIDE = SPLIT + 64;  // no power of two
+    size_t whole_bytes() const { return (size_t)m.head_dim * 24 + 16 * WEIGHT_STRIDE + 1024 + (size_t)SPLIT * m.head_dim; }
+#else
+    size_t whole_bytes() const { return 0; }
+#endif
 
     // Weights [key][4], to be multiplied with each key's scale, times int8 values, two keys at a time. Sums of whole
     // numbers: 512 keys of 127 times 32,000 just fit 31 bits.

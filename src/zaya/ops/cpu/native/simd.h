@@ -55,6 +55,7 @@ static inline vf load_int8(const int8_t* p) {
 static inline void store_int8(int8_t* p, vf x) {  // of whole numbers from -128 to 127
     _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
+static inline void store_int16(int16_t* p, vf x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x))); }
 static inline vf load_fp8(const uint8_t* p) {
     __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
     __m256i half = _mm256_or_si256(_mm256_slli_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0x80)), 8),
@@ -133,6 +134,10 @@ static inline void store_int8(int8_t* p, vf x) {
     alignas(32) int32_t whole[8];
     _mm256_store_si256((__m256i*)whole, _mm256_cvtps_epi32(x));
     for (int i = 0; i < 8; i++) p[i] = (int8_t)whole[i];
+}
+static inline void store_int16(int16_t* p, vf x) {  // rounded to even; within 16 bits
+    const __m256i whole = _mm256_cvtps_epi32(x);
+    _mm_storeu_si128((__m128i*)p, _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
 }
 static inline vf load_fp8(const uint8_t* p) {
     __m128i x = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i*)p));

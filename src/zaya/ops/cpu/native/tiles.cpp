@@ -10,7 +10,7 @@ bool ask_for_tiles() {
     constexpr int REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    const bool has = (d >> 22 & 1) && (d >> 24 & 1);  // amx-bf16, amx-tile
+    const bool has = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);  // amx-bf16, amx-tile, amx-int8
     return has && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
@@ -133,6 +133,98 @@ void turn_16bit(const uint16_t* in, size_t stride, uint16_t* out, size_t out_str
     }
     turn_lines(line);
     for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + (size_t)i * out_stride, line[i]);
+}
+
+static inline __m512i both_halves(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
+
+void pack_whole(const int16_t* q, int count, int size, int8_t* tiles) {
+    const __m512i half = _mm512_set1_epi16(128);
+    for (int i = 0; i < size; i += 64) {
+        __m512i line[16] = {};  // four channels in a place; across the diagonal, a vector
+        for (int h = 0; h < count; h++) {
+            const __m512i x = _mm512_loadu_si512(q + h * size + i), y = _mm512_loadu_si512(q + h * size + i + 32);
+            const __m512i a = _mm512_srai_epi16(_mm512_add_epi16(x, half), 8), b = _mm512_srai_epi16(_mm512_add_epi16(y, half), 8);
+            line[h] = both_halves(_mm512_cvtepi16_epi8(a), _mm512_cvtepi16_epi8(b));
+            line[4 + h] = both_halves(_mm512_cvtepi16_epi8(x), _mm512_cvtepi16_epi8(y));  // what is left are the low bits
+        }
+        turn_lines(line);
+        for (int j = 0; j < 16; j++) _mm512_storeu_si512(tiles + (size_t)i * 16 + j * 64, line[j]);
+    }
+}
+
+void whole_dots(const int8_t* keys, int size, const int8_t* tiles, int32_t* dots) {
+    _tile_zero(0);
+    for (int i = 0; i < size; i += 64) {
+        _tile_loadd(4, keys + i, size);
+        _tile_loadd(5, tiles + (size_t)i * 16, 64);
+        _tile_dpbssd(0, 4, 5);
+    }
+    alignas(64) int32_t c[256];
+    _tile_stored(0, c, 64);
+    for (int k = 0; k < 16; k++) {
+        const __m128i high = _mm_load_si128((const __m128i*)(c + k * 16)), low = _mm_load_si128((const __m128i*)(c + k * 16 + 4));
+        _mm_storeu_si128((__m128i*)(dots + k * 4), _mm_add_epi32(_mm_slli_epi32(high, 8), low));
+    }
+}
+
+void pack_weights(const float* weights, vf scale, uint8_t* rows, size_t stride, int at) {
+    __m512i high = _mm512_setzero_si512(), low = high;
+    const __m512i low_bits = _mm512_set1_epi32(127);
+#define FOUR_KEYS(i) { \
+        const __m512i x = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(weights + i * 16), scale)); \
+        high = _mm512_inserti32x4(high, _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 7)), i); \
+        low = _mm512_inserti32x4(low, _mm512_cvtepi32_epi8(_mm512_and_si512(x, low_bits)), i); }
+    FOUR_KEYS(0) FOUR_KEYS(1) FOUR_KEYS(2) FOUR_KEYS(3)
+#undef FOUR_KEYS
+    // from [4][4 keys][4 heads] to [4 heads][4][4 keys]
+    const __m512i across = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m512i heads = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    alignas(64) uint8_t both[128];
+    _mm512_store_si512(both, _mm512_permutexvar_epi32(heads, _mm512_shuffle_epi8(high, across)));
+    _mm512_store_si512(both + 64, _mm512_permutexvar_epi32(heads, _mm512_shuffle_epi8(low, across)));
+    for (int row = 0; row < 8; row++) std::memcpy(rows + row * stride + at, both + row * 16, 16);
+}
+
+void pack_values(const int8_t* values, size_t stride, int8_t* tiles, int line) {
+    __m512i r[4];
+    for (int k = 0; k < 4; k++) r[k] = _mm512_loadu_si512(values + k * stride);
+    const __m512i a = _mm512_unpacklo_epi8(r[0], r[1]), b = _mm512_unpackhi_epi8(r[0], r[1]);
+    const __m512i c = _mm512_unpacklo_epi8(r[2], r[3]), d = _mm512_unpackhi_epi8(r[2], r[3]);
+    int8_t* to = tiles + (size_t)line * 64;
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi16(a, c));
+    _mm512_storeu_si512(to + 1024, _mm512_unpackhi_epi16(a, c));
+    _mm512_storeu_si512(to + 2048, _mm512_unpacklo_epi16(b, d));
+    _mm512_storeu_si512(to + 3072, _mm512_unpackhi_epi16(b, d));
+}
+
+void whole_sums(const uint8_t* rows, size_t stride, int keys, const int8_t* tiles, size_t step, int32_t* sums) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int first = 0; first < keys; first += WHOLE_KEYS, tiles += step) {
+        _tile_loadd(4, rows + first, stride);
+        _tile_loadd(5, tiles, 64);
+        _tile_dpbusd(0, 4, 5);
+        _tile_loadd(6, tiles + 1024, 64);
+        _tile_dpbusd(1, 4, 6);
+        _tile_loadd(7, tiles + 2048, 64);
+        _tile_dpbusd(2, 4, 7);
+        _tile_loadd(5, tiles + 3072, 64);
+        _tile_dpbusd(3, 4, 5);
+    }
+    alignas(64) int32_t c[4][16][16];
+    _tile_stored(0, c[0], 64);
+    _tile_stored(1, c[1], 64);
+    _tile_stored(2, c[2], 64);
+    _tile_stored(3, c[3], 64);
+    // a line of a tile holds four channels of every sixteen
+    for (int tile = 0; tile < 4; tile++)
+        for (int h = 0; h < 4; h++)
+            for (int i = 0; i < 4; i++) {
+                const __m128i high = _mm_load_si128((const __m128i*)(c[tile][h] + i * 4)), low = _mm_load_si128((const __m128i*)(c[tile][4 + h] + i * 4));
+                _mm_storeu_si128((__m128i*)(sums + h * 64 + i * 16 + tile * 4), _mm_add_epi32(_mm_slli_epi32(high, 7), low));
+            }
 }
 
 // 64 codes of each of 16 rows, from 16 lines, as bfloat16 values

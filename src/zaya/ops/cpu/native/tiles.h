@@ -1,5 +1,5 @@
 // Products of many vectors with a matrix, on the tile registers of AMX: 16 rows by 16 vectors at a time, in bfloat16
-// with sums in float32. Only in the build for processors that have them.
+// with sums in float32; and attention over int8 keys in whole numbers. Only in the build for processors that have them.
 //
 // The rows of the matrix are the first factor and are read where they lie; the vectors, 16 to a block, are the second:
 //
@@ -11,7 +11,7 @@
 
 #include "matrix.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) && defined(__AMX_INT8__)
 #define HAS_TILES 1
 
 #include <immintrin.h>
@@ -81,6 +81,25 @@ static inline vf silu_rounded(vf x) {
 
 // A transposed copy of 16-bit numbers: 32 rows of 16 (every `stride`) become 16 rows of 32 (every `out_stride`).
 void turn_16bit(const uint16_t* in, size_t stride, uint16_t* out, size_t out_stride);
+
+// Attention of up to four query heads over int8 keys and values, exact in whole numbers. What has 16 bits goes in as two
+// bytes, a high and a low one, each a vector of its own: of head h these are vectors h and 4 + h.
+constexpr int WHOLE_KEYS = 64;  // values of one product
+
+// 16-bit vectors [count][size] as `size` / 64 tiles of 1,024 bytes.
+void pack_whole(const int16_t* q, int count, int size, int8_t* tiles);
+
+// dots [16 keys][4 heads] of 16 keys, a row each, with what was packed.
+void whole_dots(const int8_t* keys, int size, const int8_t* tiles, int32_t* dots);
+
+// Weights from 0 to 32,000 of 16 keys, [key][4 heads], as bytes at `at` of the rows of [16][stride].
+void pack_weights(const float* weights, vf scale, uint8_t* rows, size_t stride, int at);
+
+// Four keys' values, 64 channels of each, as line `line` of four tiles.
+void pack_values(const int8_t* values, size_t stride, int8_t* tiles, int line);
+
+// sums [4 heads][64 channels] of values times weights: four tiles for every 64 keys, `step` bytes apart.
+void whole_sums(const uint8_t* rows, size_t stride, int keys, const int8_t* tiles, size_t step, int32_t* sums);
 
 #else
 #define HAS_TILES 0
