@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 
-from zaya.envs.base import Problem, Score
+from zaya.envs.base import About, Problem, Score
 from zaya.envs.worker import MEMORY_BYTES
 
 TOO_MUCH = MEMORY_BYTES + (1 << 30)
@@ -23,6 +23,7 @@ class Scripted:
 
     name = "tests.envs.tasks:SCRIPTED"
     version = 1
+    about = About("scripted", "Apache-2.0")
 
     def sample(self, seed: int, difficulty: int) -> Problem | None:
         match difficulty:

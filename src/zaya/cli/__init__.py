@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rl": ("zaya.cli.rl", "improve a model on tasks whose answers can be checked"),
     "cascade": ("zaya.cli.cascade", "train a model through all stages, as a recipe of recipes says"),
     "eval": ("zaya.cli.eval", "measure models on held-out problems, as a recipe says"),
+    "env": ("zaya.cli.env", "look at the tasks, check them, try one yourself"),
     "inspect": ("zaya.cli.inspect", "say what a checkpoint holds and whether it is complete"),
     "convert": ("zaya.cli.convert", "rewrite a checkpoint in another layout"),
     "quantize": ("zaya.cli.quantize", "rewrite a checkpoint in int8 or int4"),

@@ -13,7 +13,7 @@ import random
 
 from zaya.core.rng import derive_seed
 from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed, parse_integer
-from zaya.envs.base import Problem, Score
+from zaya.envs.base import About, Problem, Score
 
 LARGEST_OPERAND = 99
 LARGEST_TOTAL = 999
@@ -24,6 +24,7 @@ class Arithmetic:
 
     name = "arithmetic"
     version = 1
+    about = About(category="arithmetic", license="Apache-2.0")
 
     def sample(self, seed: int, difficulty: int) -> Problem:
         rng = random.Random(derive_seed("arithmetic", self.version, seed, difficulty))

@@ -98,6 +98,24 @@ class Demonstration:
     """What is in the box."""
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known of a task before it makes a problem."""
+
+    category: str
+    """What kind of task it is, in a word or two, such as `graphs` or `code`."""
+    license: str
+    """Of what makes its problems: an SPDX identifier."""
+    lowest: int = 0
+    """The easiest difficulty that is offered."""
+    highest: int | None = None
+    """The hardest; None where there is no end."""
+    choices: int | None = None
+    """How many answers there can be at all, where one has to be chosen: 2 for who wins. A guess is right that often."""
+    boxed: bool = True
+    """Whether an answer stands in a box; else the whole text is the answer."""
+
+
 class Environment(Protocol):
     """One task."""
 
@@ -105,6 +123,8 @@ class Environment(Protocol):
     """What `registry.get` finds it by, such as `arithmetic` or `rlve/Sorting`."""
     version: int
     """Changes when a seed means another problem, or an answer another score."""
+    about: About
+    """What kind of task it is."""
 
     def sample(self, seed: int, difficulty: int) -> Problem | None:
         """The problem of a seed. None where there is none, which happens and is no error."""
@@ -115,7 +135,7 @@ class Environment(Protocol):
         ...
 
     def reference(self, problem: Problem) -> str | None:
-        """An answer that is right, without the box; None where none is known."""
+        """An answer that is right, without the box where there is one; None where none is known."""
         ...
 
 

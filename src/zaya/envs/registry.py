@@ -1,42 +1,57 @@
 """Environments by name.
 
 arithmetic              one of ours
-rlve/Sorting            a task of RLVE-Gym, with the extra `envs`
+rlve/Sorting            a task of RLVE-Gym, with the extra `envs`; other families have other prefixes
 package.module:NAME     your own: an object in a module that Python can import
+
+A family is a module with `names()`, all it has, and `environment(name)`, which raises UsageError where there is none.
+Neither imports the package that the family leans on; a worker does.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
+from typing import cast
 
 from zaya.envs.arithmetic import ARITHMETIC
 from zaya.envs.base import Environment
-from zaya.envs.rlve import PREFIX, RlveEnvironment
 from zaya.errors import UsageError, did_you_mean
 
 _BUILT_IN: dict[str, Environment] = {environment.name: environment for environment in (ARITHMETIC,)}
 
+FAMILIES: dict[str, str] = {"rlve/": "zaya.envs.rlve"}
+"""Prefix -> module."""
 
+
+@cache
 def names() -> tuple[str, ...]:
-    """The environments that are built in. Those of RLVE-Gym, `rlve/...`, are listed by that package."""
-    return tuple(sorted(_BUILT_IN))
+    """Every environment that has a name of ours, whether the package it needs is installed or not."""
+    return (*sorted(_BUILT_IN), *(name for module in FAMILIES.values() for name in import_module(module).names()))
 
 
 def get(name: str) -> Environment:
-    """The environment of that name. Raises UsageError where there is none.
-
-    A name of RLVE-Gym is checked in a worker only, as the package is not to be imported anywhere else.
-    """
+    """The environment of that name. Raises UsageError where there is none."""
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    if name.startswith(PREFIX):
-        return RlveEnvironment(name)
+    for prefix, module in FAMILIES.items():
+        if name.startswith(prefix):
+            return cast(Environment, import_module(module).environment(name))
     if ":" in name:
         return _from_module(name)
     raise UsageError(
         f"there is no environment {name!r}",
-        hint=f"{did_you_mean(name, names())} (also: {PREFIX}NAME of RLVE-Gym, package.module:NAME of your own)",
+        hint=f"{nearest(name)}; `zaya env list` has them all, and package.module:NAME is one of your own",
     )
+
+
+def nearest(name: str) -> str:
+    """Which one may have been meant."""
+    short = {full.rpartition("/")[2].lower(): full for full in names()}
+    if name.lower() in short:  # without its prefix
+        return f"did you mean {short[name.lower()]}?"
+    hint = did_you_mean(name, names())
+    return hint if hint.startswith("did you mean") else f"there are {len(names())}"
 
 
 def _from_module(name: str) -> Environment:

@@ -5,29 +5,49 @@ and our score. It imports torch and seeds the global generators of its process, 
 `envs.pool` only. Outside of one, an environment is a name that can read a reference out of a problem.
 Source: spec post-training 8.2.
 
-Left out: its rewards for answers that are nearly right. A right answer earns 1, any other 0.
+Left out: its rewards for answers that are nearly right. A right answer earns 1, any other 0. Four tasks are judged by
+`envs.rlve_judges`.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from zaya.core.rng import derive_seed
 from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed
-from zaya.envs.base import Problem, Score, Status
+from zaya.envs.base import About, Problem, Score, Status
+from zaya.envs.rlve_judges import JUDGES
 from zaya.errors import UsageError, did_you_mean
 
 PREFIX = "rlve/"
 LONGEST_PROMPT = 4000
 """Characters. Some tasks grow beyond any context with their difficulty; a longer prompt counts as no problem."""
 
-_RUN_ANSWERS = ("Differentiate", "Integral")
-"""They hand the answer to sympy's parser, which evaluates it as Python. Text of a model is not run."""
 # Its markers around an answer may be chosen. Control characters stand in no right answer, so one that holds them, and
 # could end early by it, is wrong.
 _MARKERS = ("\x02", "\x03")
+
+
+@cache
+def categories() -> Mapping[str, str]:
+    """Every task of the package, without its prefix, and what kind it is of. Listed here, as importing the package
+    takes a worker."""
+    groups = tomllib.loads(Path(__file__).with_name("rlve.toml").read_text("utf-8"))
+    return {name: category for category, names in groups.items() for name in names}
+
+
+def names() -> tuple[str, ...]:
+    return tuple(PREFIX + name for name in sorted(categories()))
+
+
+def environment(name: str) -> RlveEnvironment:
+    return RlveEnvironment(name)
 
 
 def is_worker() -> bool:
@@ -44,10 +64,11 @@ class RlveEnvironment:
     def __init__(self, name: str) -> None:
         self.name = name
         self._identifier = name.removeprefix(PREFIX)
-        if self._identifier in _RUN_ANSWERS:
+        if self._identifier not in categories():
             raise UsageError(
-                f"{name} is not offered: its scorer runs answers as Python", hint="the other tasks of rlve-gym are safe"
+                f"rlve-gym has no task {self._identifier!r}", hint=did_you_mean(self._identifier, categories(), PREFIX)
             )
+        self.about = About(categories()[self._identifier], "MIT")
         self._classes = _load(self._identifier) if is_worker() else None
 
     def sample(self, seed: int, difficulty: int) -> Problem | None:
@@ -81,6 +102,9 @@ class RlveEnvironment:
             return NO_ANSWER
         if not set(_MARKERS).isdisjoint(answer):
             return Score(0.0, False, answer=answer)
+        if (judge_of_ours := JUDGES.get(self._identifier)) is not None:
+            is_correct = judge_of_ours(environment.parameter, answer)
+            return Score(float(is_correct), is_correct, answer=answer)
         out_of_memory = False
         judge = environment.scorer
 
@@ -147,8 +171,4 @@ def _load(identifier: str) -> tuple[Any, Any]:
         raise UsageError(
             f"{PREFIX}{identifier} needs the extra 'envs': {error}", hint="pip install 'openzaya[envs]'"
         ) from error
-    if identifier not in identifier2environment:
-        raise UsageError(
-            f"rlve-gym has no task {identifier!r}", hint=did_you_mean(identifier, identifier2environment, PREFIX)
-        )
     return identifier2environment[identifier], identifier2controller[identifier]

@@ -1,0 +1,120 @@
+"""Formulas that a model wrote, read and computed without running them.
+
+Python's parser reads the text, and of the tree only numbers, names that are expected and arithmetic are taken; nothing
+is compiled or evaluated. What is too long or too deep is no formula.
+"""
+
+from __future__ import annotations
+
+import ast
+import cmath
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from types import MappingProxyType
+
+LONGEST = 4000
+"""Characters of a formula."""
+_DEEPEST = 200
+
+FUNCTIONS: Mapping[str, Callable[[complex], complex]] = MappingProxyType(
+    {
+        "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "asin": cmath.asin, "acos": cmath.acos, "atan": cmath.atan,
+        "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh, "exp": cmath.exp, "log": cmath.log, "ln": cmath.log,
+        "sqrt": cmath.sqrt, "Abs": lambda x: complex(abs(x)), "abs": lambda x: complex(abs(x)),
+    }
+)  # fmt: skip
+CONSTANTS: Mapping[str, complex] = MappingProxyType({"pi": complex(cmath.pi), "E": complex(cmath.e)})
+_INTEGER = re.compile(r"[0-9]{1,200}")
+
+
+def read(text: str) -> ast.expr | None:
+    """The tree of a formula; None for what is none. `^` is a power, as on paper."""
+    text = text.strip().replace("^", "**")
+    if not text or len(text) > LONGEST or not text.isascii():
+        return None
+    try:
+        tree = ast.parse(text.replace("\n", " "), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree if _depth_is_bounded(tree) else None
+
+
+def exact(text: str) -> tuple[Fraction, list[int]] | None:
+    """The value of whole numbers under + - * / and brackets, and the numbers in the order in which they stand.
+
+    None for anything else: a power, `//`, `1.5` or a division by zero.
+    """
+    tree, numbers = read(text) if "^" not in text else None, []
+
+    def value(node: ast.expr) -> Fraction:
+        match node:
+            case ast.Constant(value=int(number)) if not isinstance(number, bool):
+                numbers.append(number)
+                return Fraction(number)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
+            case ast.BinOp(left=left, op=op, right=right):
+                a, b = value(left), value(right)
+                match op:
+                    case ast.Add():
+                        return a + b
+                    case ast.Sub():
+                        return a - b
+                    case ast.Mult():
+                        return a * b
+                    case ast.Div():
+                        return a / b
+        raise ValueError(f"not arithmetic: {type(node).__name__}")
+
+    if tree is None or [int(digits) for digits in _INTEGER.findall(text)] == []:
+        return None
+    try:
+        return value(tree), numbers
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def at(tree: ast.expr, **variables: complex) -> complex | None:
+    """A formula's value where its variables have these; None where it has none, or where it holds what is no formula."""
+    try:
+        return _at(tree, variables)
+    except (ValueError, ZeroDivisionError, OverflowError, KeyError):
+        return None
+
+
+def _at(node: ast.expr, variables: Mapping[str, complex]) -> complex:
+    match node:
+        case ast.Constant(value=int(number) | float(number)) if not isinstance(number, bool):
+            return complex(number)
+        case ast.Name(id=name):
+            return variables[name] if name in variables else CONSTANTS[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_at(operand, variables)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _at(operand, variables)
+        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]):
+            return FUNCTIONS[name](_at(argument, variables))
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _at(left, variables), _at(right, variables)
+            match op:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.Div():
+                    return a / b
+                case ast.Pow():
+                    return a**b
+    raise ValueError(f"not a formula: {type(node).__name__}")
+
+
+def _depth_is_bounded(tree: ast.AST) -> bool:
+    level, depth = [tree], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+        if depth > _DEEPEST:
+            return False
+    return True
