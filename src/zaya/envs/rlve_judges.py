@@ -62,7 +62,7 @@ def _antiderivative(parameters: Mapping[str, Any], answer: str) -> bool:
         a, b, c, d = (value for value in values if value is not None)
         return (a - 8 * b + 8 * c - d) / (12 * _STEP)
 
-    return _agree(slope, lambda x: expression.at(expected, x=x), 100.0)
+    return _agree(slope, lambda x: expression.at(expected, x=x), 10.0)
 
 
 def _agree(
