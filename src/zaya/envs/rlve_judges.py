@@ -18,7 +18,7 @@ from zaya.envs import expression
 
 _POINTS = tuple((((k * 0.6180339887498949) % 1.0) * 4 - 2) for k in range(1, 129))
 """Between -2 and 2, as in the task, and nowhere special."""
-_STEP = 1e-3
+_STEP = 1e-4
 _CLOSE = 1e-5
 
 
