@@ -128,8 +128,10 @@ def _dispatch(words: list[str]) -> int:
             _top_parser().print_help()
             return 0
         parser, rest = command_parser(words[at]), words[at + 1 :]
-        # Intermixed: options may stand between a model and its prompt. It loses what follows a bare `--`.
-        args = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
+        # Intermixed: options may stand between a model and its prompt. It loses what follows a bare `--`, and knows no
+        # actions below a command.
+        is_plain = "--" in rest or parser.get_default("has_actions")
+        args = parser.parse_args(rest) if is_plain else parser.parse_intermixed_args(rest)
     except SystemExit as done:  # argparse leaves this way after --help and --version
         return int(done.code or 0)
     return args.run(args)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(has_actions=True)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listed = actions.add_parser("list", help="the environments, by category", allow_abbrev=False)
     listed.add_argument("words", nargs="*", metavar="WORD", help="only those with this in their name or category")
@@ -79,9 +80,10 @@ def _list(args: argparse.Namespace) -> int:
         marks = {name: "" if name in found and in_default_mix(found[name]) else "*" for name in names}
         out += sum(mark != "" for mark in marks.values())
         say(f"{category} ({len(names)})")
-        print(wrapped("  " + "  ".join(f"{name}{marks[name]}" for name in names), width, "  "))
+        print(wrapped(" ".join(f"{name}{marks[name]}" for name in names), width, "  "))
     total = sum(map(len, chosen.values()))
-    say(f"\n{total} environments" + (f"; * {out} are not in the default mix, `zaya env show` says why" if out else ""))
+    print()
+    say(f"{total} environments" + (f"; * {out} are not in the default mix, `zaya env show` says why" if out else ""))
     return 0
 
 
@@ -213,7 +215,7 @@ def _check(args: argparse.Namespace) -> int:
             progress.update()
             if len(chosen) <= 20 or not found.passed:
                 progress.close()
-                say(_line(found), hang="  ")
+                _say_audit(found)
     passed = sum(found.passed for found in audits)
     say(f"{passed} of {len(audits)} environments pass every check")
     if args.write:
@@ -265,10 +267,14 @@ def _audits(names: Sequence[str], config: AuditConfig, workers: int) -> Iterator
                     pool.close()
 
 
-def _line(found: Audit) -> str:
+def _say_audit(found: Audit) -> None:
     row = found.row()
-    figures = f"guess {row['constant']:.0%}, prompt up to {row['longest_prompt']:,}, {row['sample_ms']} ms to make, {row['score_ms']} ms to score"
-    return f"{'ok  ' if found.passed else 'FAIL'} {found.env}: {figures}" + "".join(f"\n  {why}" for why in found.failures)
+    say(
+        f"{'ok  ' if found.passed else 'FAIL'} {found.env}: guess {row['constant']:.0%}, prompts up to "
+        f"{row['longest_prompt']:,} characters, {row['sample_ms']} ms to make, {row['score_ms']} ms to score"
+    )
+    for why in found.failures:
+        say(why, indent="     ")
 
 
 def _write(audits: Sequence[Audit]) -> None:

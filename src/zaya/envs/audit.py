@@ -126,6 +126,7 @@ def audit(name: str, pool: TaskPool, other: TaskPool, config: AuditConfig | None
     """
     config = config or AuditConfig()
     environment = registry.get(name)
+    pool.sample([(name, 0, environment.about.lowest)])  # imports what it needs, which is not to be timed
     found = Audit(name, environment.about, environment.version)
     for difficulty in _levels(environment.about, config):
         _look(found, difficulty, pool, other, config)
