@@ -138,7 +138,7 @@ class Hungry:
             score = -1.0
         return {"accuracy": int(score == 1.0)}
 
-identifier2environment = identifier2controller = {"Hungry": Hungry}
+identifier2environment = identifier2controller = {"Sorting": Hungry}
 """
 
 
@@ -149,7 +149,7 @@ def test_running_out_of_memory_is_told_from_a_wrong_answer(tmp_path: Path, monke
     for module in ("environments", "parameter_controllers"):
         (tmp_path / "Gym" / f"{module}.py").write_text(FAKE_GYM)
     monkeypatch.syspath_prepend(tmp_path)
-    problem = Problem("rlve/Hungry", "", {"config": {}}, 0, 0)
+    problem = Problem("rlve/Sorting", "", {"config": {}}, 0, 0)
     with TaskPool() as pool:
         scores = pool.score([(problem, f"\\boxed{{{size}}}") for size in ("10", "many", str(MEMORY_BYTES + (1 << 30)))])
     assert [score.status for score in scores] == [Status.OK, Status.OK, Status.ANSWER_LIMIT]

@@ -3,7 +3,8 @@
 1. Countdown: every number once, + - * / and brackets; no powers, no `//`, no digits joined or made into decimals.
 2. The closest value wins, known or not.
 3. A derivative is right in any form, an antiderivative with any constant; wrong ones are wrong.
-4. Code, towers, depth and length are no formula, and none of it runs.
+4. Who is a knight is said of everybody once and of nobody twice; a fraction need not be reduced.
+5. Code, towers, depth and length are no formula, and none of it runs.
 """
 
 from __future__ import annotations
@@ -81,9 +82,33 @@ def test_antiderivative(slope: str, answer: str, is_right: bool) -> None:
 
 def test_hostile_answers_end_and_are_wrong() -> None:
     parameters = {
-        "operands": [9, 9, 9, 9], "target": 10**9, "reference_result": 1.0, "reference_answer": "x", "f_prime": "x**7",
+        "gold_answer": {"numerator": 1, "denominator": 7}, "operands": [9, 9, 9, 9], "target": 10**9, "reference_result": 1.0, "reference_answer": "x", "f_prime": "x**7",
     }  # fmt: skip
     for judge in JUDGES.values():
         for answer in (*hostile_answers(), "9^9^9^9", "(" * 3000 + "x" + ")" * 3000, "-" * 3900 + "x", "x" + "+x" * 1900):
             assert not judge(parameters, answer), answer[:40]
     assert expression.read("x" * (expression.LONGEST + 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right"),
+    [
+        ("Ella is a knight, Jacob is a knave, and Ben is a knight.", True), ("Ella is a knight, Jacob is a knave, Ben is a knight", True),
+        ("Ben is a knight, Ella is a knight and Jacob is a knave", True), ("Ella is a knight, Jacob is a knave", False),
+        ("either Ella is a knight, Jacob is a knave, and Ben is a knight or not", False), ("", False), ("knight", False),
+        ("Ella is a knight, Jacob is a knight, and Ben is a knight.", False),
+        ("Ella is a knight, Ella is a knave, Jacob is a knave, and Ben is a knight.", False),
+    ],
+)  # fmt: skip
+def test_knights_and_knaves(answer: str, is_right: bool) -> None:
+    roles = {"Ella": "knight", "Jacob": "knave", "Ben": "knight"}
+    assert JUDGES["KnightsAndKnaves"]({"gold_answer": roles}, answer) is is_right
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right"),
+    [("3/4", True), (" 6/8 ", True), ("0.75", False), ("3/0", False), ("-3/-4", False), ("4/3", False), ("3 / 4", False), ("3", False)],
+)
+def test_probability_as_a_fraction(answer: str, is_right: bool) -> None:
+    assert JUDGES["PolyaModel"]({"gold_answer": {"numerator": 3, "denominator": 4}}, answer) is is_right
+    assert JUDGES["PolyaModel"]({"gold_answer": {"numerator": 1, "denominator": 1}}, "1")

@@ -6,7 +6,7 @@ For a few of its levels an environment makes some dozen problems, and then, thro
     oracle       the reference earns 1, wherever one is known; one has to be known
     nothing      an empty box, no box and random text earn 0
     contains     a text with the right answer in it and something else beside it earns 0
-    options      all answers of the sample in a row earn 0
+    options      all answers of the sample in a row earn 0, but for a few by luck where an answer is a row of moves
     constant     no single answer is right too often: the references of all other problems are tried on each, and what
                  people guess; two that are both right for a problem count, so this bounds other problems' answers too
     hostile      megabytes, depth, lone surrogates, NaN, code: a score, never an exception, in bounded time
@@ -35,6 +35,9 @@ LONGEST_PROMPT = 8000
 """Characters."""
 LEAST_MADE = 0.5
 """Share of seeds that must give a problem."""
+
+LUCK = 0.1
+"""Share of rows of all answers that may be right."""
 
 GUESSES = (
     "", "0", "1", "-1", "2", "3", "4", "5", "10", "100", "yes", "no", "Yes", "No", "YES", "NO", "true", "false", "True", "False",
@@ -135,6 +138,31 @@ def audit(name: str, pool: TaskPool, other: TaskPool, config: AuditConfig | None
     return found
 
 
+def lowest_trusted(name: str, pool: TaskPool, config: AuditConfig | None = None, *, most: int = 20) -> int | None:
+    """The lowest difficulty from which on no constant answer pays: there, and at the three levels above it.
+
+    None where there is none up to `most`.
+    """
+    config = config or AuditConfig()
+    about = registry.get(name).about
+    paying: dict[int, bool] = {}
+
+    def pays(difficulty: int) -> bool:
+        if difficulty not in paying:
+            found = Audit(name, about, registry.get(name).version)
+            seeds = [(name, derive_seed("audit", name, difficulty, i), difficulty) for i in range(config.items)]
+            problems = [problem for problem in pool.sample(seeds) if problem is not None]
+            references = [ref for problem in problems if (ref := registry.get(name).reference(problem)) is not None]
+            _no_constant(found, Level(difficulty), problems, references, pool)
+            paying[difficulty] = bool(found.failures) or len(problems) < LEAST_MADE * len(seeds)
+        return paying[difficulty]
+
+    for lowest in range(most + 1):
+        if not any(pays(difficulty) for difficulty in range(lowest, lowest + 4)):
+            return lowest
+    return None
+
+
 def _levels(about: About, config: AuditConfig) -> list[int]:
     top = about.lowest + config.reach if about.highest is None else min(about.lowest + config.reach, about.highest)
     steps = max(1, config.levels - 1)
@@ -184,7 +212,7 @@ def _must_earn_nothing(
     found: Audit, at: str, problems: Sequence[Problem], known: Sequence[tuple[Problem, str]], pool: TaskPool
 ) -> None:
     rng = random.Random(derive_seed("audit", "random", found.env))
-    garbage = ["".join(rng.choices("abcdefgh0123456789 ,.-", k=rng.randint(1, 60))) for _ in problems]
+    garbage = ["".join(rng.choices("abcdefgh0123456789 ,.-", k=rng.randint(12, 60))) for _ in problems]
     cases: list[tuple[str, Problem, str]] = []
     for problem, noise in zip(problems, garbage, strict=True):
         cases += [("nothing", problem, ""), ("nothing", problem, _text(found.about, "")), ("nothing", problem, noise)]
@@ -199,11 +227,13 @@ def _must_earn_nothing(
             if len(every) > 1:
                 cases += [("options", problem, _text(found.about, sep.join(every))) for sep in (" ", ", ", "\n", " or ")]
     scores = pool.score([(problem, text) for _, problem, text in cases])
-    seen: set[str] = set()
+    paid: dict[str, list[str]] = {}
     for (check, problem, text), score in zip(cases, scores, strict=True):
-        if (score.reward > 0 or score.correct or score.status is Status.INFRA) and check not in seen:
-            seen.add(check)
-            found.failures.append(f"{check}: {_short(text)} {_earns(score)} {at}, seed {problem.seed}")
+        if score.reward > 0 or score.correct or score.status is Status.INFRA:
+            paid.setdefault(check, []).append(f"{_short(text)} {_earns(score)} {at}, seed {problem.seed}")
+    for check, texts in paid.items():
+        if check != "options" or len(texts) > LUCK * sum(case[0] == check for case in cases):
+            found.failures.append(f"{check}: {texts[0]}")
 
 
 def _no_constant(

@@ -5,7 +5,7 @@ and our score. It imports torch and seeds the global generators of its process, 
 `envs.pool` only. Outside of one, an environment is a name that can read a reference out of a problem.
 Source: spec post-training 8.2.
 
-Left out: its rewards for answers that are nearly right. A right answer earns 1, any other 0. Four tasks are judged by
+Left out: its rewards for answers that are nearly right. A right answer earns 1, any other 0. Six tasks are judged by
 `envs.rlve_judges`.
 """
 
@@ -88,6 +88,8 @@ class RlveEnvironment:
         prompt = f"{environment.prompt_generator()}\n{INSTRUCTION}"
         if len(prompt) > LONGEST_PROMPT:
             return None
+        if self._is_right(environment, ""):
+            return None  # nothing is to be done in it: it would pay for an empty box
         reference = environment.parameter.get("reference_answer")
         meta = {"config": _to_json(environment.get_config())}
         if reference is not None:
@@ -102,9 +104,6 @@ class RlveEnvironment:
             return NO_ANSWER
         if not set(_MARKERS).isdisjoint(answer):
             return Score(0.0, False, answer=answer)
-        if (judge_of_ours := JUDGES.get(self._identifier)) is not None:
-            is_correct = judge_of_ours(environment.parameter, answer)
-            return Score(float(is_correct), is_correct, answer=answer)
         out_of_memory = False
         judge = environment.scorer
 
@@ -117,11 +116,15 @@ class RlveEnvironment:
                 raise
 
         environment.scorer = watched
-        verdict = environment.verifier(f"{_MARKERS[0]}{answer}{_MARKERS[1]}")
+        is_correct = self._is_right(environment, answer)
         if out_of_memory:
             return Score(0.0, False, Status.ANSWER_LIMIT, answer, "judging it took more memory than allowed")
-        is_correct = bool(verdict["accuracy"])
         return Score(float(is_correct), is_correct, answer=answer)
+
+    def _is_right(self, environment: Any, answer: str) -> bool:
+        if (judge := JUDGES.get(self._identifier)) is not None:
+            return judge(environment.parameter, answer)
+        return bool(environment.verifier(f"{_MARKERS[0]}{answer}{_MARKERS[1]}")["accuracy"])
 
     def reference(self, problem: Problem) -> str | None:
         return problem.meta.get("reference")

@@ -3,12 +3,16 @@
 CountdownEqual, CountdownClose    Python computes the answer there: `2**5` passes for a use of 2 and 5, `1.5` for one of
                                   1 and 5, `7//2` for a division
 Differentiate, Integral           sympy's parser evaluates the answer as Python there
+KnightsAndKnaves                  what is said of somebody is looked for anywhere in the answer there: `either A is a knight or
+                                  not` passes
+PolyaModel                        reads its answer past the markers there, and finds every one wrong
 
 A judge gets the parameters of a problem and the answer, and says whether it is right.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
@@ -16,6 +20,8 @@ from typing import Any
 
 from zaya.envs import expression
 
+_ROLE = re.compile(r"(\w+) is a (knight|knave)", re.ASCII)
+_FRACTION = re.compile(r"([+-]?[0-9]{1,200})(?:/([0-9]{1,200}))?")
 _POINTS = tuple((((k * 0.6180339887498949) % 1.0) * 4 - 2) for k in range(1, 129))
 """Between -2 and 2, as in the task, and nowhere special."""
 _STEP = 1e-4
@@ -84,6 +90,28 @@ def _agree(
     return compared >= 8 and same >= 0.9 * compared
 
 
+def _roles(parameters: Mapping[str, Any], answer: str) -> bool:
+    """`A is a knight, B is a knave, and C is a knight.`, everybody once."""
+    said: dict[str, str] = {}
+    for clause in answer.strip().removesuffix(".").replace(", and ", ", ").replace(" and ", ", ").split(", "):
+        found = _ROLE.fullmatch(clause.strip())
+        if found is None or found[1] in said:
+            return False
+        said[found[1]] = found[2]
+    return said == {name: str(role).lower() for name, role in parameters["gold_answer"].items()}
+
+
+def _probability(parameters: Mapping[str, Any], answer: str) -> bool:
+    """A fraction, in lowest terms or not."""
+    found, gold = _FRACTION.fullmatch(answer.strip()), parameters["gold_answer"]
+    if found is None or int(found[2] or 1) == 0:
+        return False
+    return Fraction(int(found[1]), int(found[2] or 1)) == Fraction(gold["numerator"], gold["denominator"])
+
+
 JUDGES: Mapping[str, Callable[[Mapping[str, Any], str], bool]] = MappingProxyType(
-    {"CountdownEqual": _equal, "CountdownClose": _close, "Differentiate": _derivative, "Integral": _antiderivative}
-)
+    {
+        "CountdownEqual": _equal, "CountdownClose": _close, "Differentiate": _derivative, "Integral": _antiderivative,
+        "KnightsAndKnaves": _roles, "PolyaModel": _probability,
+    }
+)  # fmt: skip
