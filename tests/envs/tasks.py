@@ -37,6 +37,8 @@ class Scripted:
                 os._exit(7)
             case 5:
                 bytearray(TOO_MUCH)
+            case 6:
+                return Problem(self.name, "long" * 500_000, {}, difficulty, seed)
         print("what a task prints")
         return Problem(self.name, f"item {seed % 40}", {"read": os.read(0, 1).decode()}, difficulty, seed)
 

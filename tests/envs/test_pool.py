@@ -7,6 +7,8 @@
 5. An environment that cannot be had is the user's to mend, and says how.
 6. No worker outlives its pool: not when it is closed, forgotten or interrupted, not when its parent is killed.
 7. The two environments that run in this process make the same problems in a worker.
+8. Failures are counted, by environment and kind.
+9. A problem that is too large is none, and of an answer that is very long the beginning comes back.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from tests.envs.tasks import SCRIPTED
 from zaya.envs.arithmetic import ARITHMETIC
 from zaya.envs.base import Problem, Score, Status
 from zaya.envs.pool import TaskPool
+from zaya.envs.worker import LONGEST_ANSWER
 from zaya.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -112,10 +115,28 @@ def test_problems_that_are_not_made() -> None:
     assert problems == [Problem(SCRIPTED.name, "item 9", {"read": ""}, 0, 9) if d == 0 else None for d in difficulties]
 
 
+def test_failures_are_counted_by_kind() -> None:
+    with TaskPool(2, score_timeout_s=1, sample_timeout_s=1) as pool:
+        pool.score([(PROBLEM, text) for text in ("fine", "raise", "loop", "nan", "memory", "die", "fine")])
+        pool.sample([(SCRIPTED.name, 9, difficulty) for difficulty in (0, 1, 2, 3, 6)] + [("arithmetic", 1, 0)])
+    kinds = {"raised": 2 + 2, "time": 1 + 1, "memory": 1, "died": 1}
+    assert pool.failures == {(SCRIPTED.name, kind): count for kind, count in kinds.items()}
+
+
+def test_what_is_sent_is_bounded() -> None:
+    with TaskPool() as pool:
+        assert pool.sample([(SCRIPTED.name, 9, 6)]) == [None]
+        assert "a problem of 2,0" in pool.last_failure
+        (score,) = pool.score([(PROBLEM, "fine" * 100_000)])
+        assert score.answer == ("fine" * 100_000)[:LONGEST_ANSWER]
+
+
 def test_any_text_is_an_answer() -> None:
     texts = ["", "\n", '"\\', "\x00\x1b", "ß ∑ 𝔸", "\ud800", "x" * 1_000_000, "{}[]"]
     with TaskPool() as pool:
-        assert [score.answer for score in pool.score([(PROBLEM, text) for text in texts])] == texts
+        assert [score.answer for score in pool.score([(PROBLEM, text) for text in texts])] == [
+            text[:LONGEST_ANSWER] for text in texts
+        ]
 
 
 def test_a_problem_of_another_version_is_not_scored() -> None:

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -51,6 +51,8 @@ class _Outcome:
     kind: Literal["done", "limit", "failed"]
     value: Any = None
     detail: str = ""
+    failure: str = ""
+    """What kind of failure it was: time, memory, raised or died."""
 
 
 class _Worker:
@@ -139,6 +141,9 @@ class TaskPool:
         self.score_timeout_s = score_timeout_s
         self.last_failure = ""
         """Why an item of the last call came to nothing, the last that did; for people."""
+        self.failures: Counter[tuple[str, str]] = Counter()
+        """How often items of an environment failed since the pool was made, by (environment, kind): `time` and `memory`
+        for what was over its limits, `raised` for an exception, `died` for a process that ended."""
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
         weakref.finalize(self, _end, self._workers)  # also when Python ends
@@ -224,9 +229,11 @@ class TaskPool:
         """Take what a worker has to say, or its silence."""
 
         def settle(outcome: _Outcome) -> None:
-            outcomes[worker.held.popleft().index] = outcome
-            if outcome.detail:
+            item = worker.held.popleft()
+            outcomes[item.index] = outcome
+            if outcome.failure:
                 self.last_failure = outcome.detail
+                self.failures[item.env, outcome.failure] += 1
 
         def replace() -> int:
             self._workers.remove(worker)
@@ -237,7 +244,7 @@ class TaskPool:
             if worker.held and time.monotonic() >= worker.deadline:
                 if worker.held[0].env not in worker.loaded:
                     _cannot_load(worker.held[0].env, f"it took more than {LOAD_TIMEOUT_S:g} s")
-                settle(_Outcome("limit", detail=f"took more than {timeout_s:g} s"))
+                settle(_Outcome("limit", None, f"took more than {timeout_s:g} s", "time"))
                 replace()
             return
         replies = worker.receive()
@@ -247,7 +254,7 @@ class TaskPool:
                 status = worker.kill()
                 if not env_is_loaded:
                     _cannot_load(front.env, f"a worker ended with status {status}")
-                settle(_Outcome("failed", detail=f"the worker ended with status {status}"))
+                settle(_Outcome("failed", None, f"the worker ended with status {status}", "died"))
             front.is_retry = True
             replace()
             return
@@ -258,11 +265,11 @@ class TaskPool:
                 case "unusable":
                     raise UsageError(values[0], hint=values[1])
                 case "memory":
-                    settle(_Outcome("limit", detail="took more memory than allowed"))
+                    settle(_Outcome("limit", None, "took more memory than allowed", "memory"))
                     replace()  # what ran out of memory may have been anything, half done
                     return
                 case "failed":
-                    settle(_Outcome("failed", detail=values[0]))
+                    settle(_Outcome("failed", None, values[0], "raised"))
                 case _:
                     settle(_Outcome("done", values[0]))
         worker.set_deadline(timeout_s)

@@ -29,6 +29,10 @@ from zaya.errors import UsageError, ZayaError
 
 MEMORY_BYTES = 2 << 30
 """Address space an item may take, beyond what the process has once its environment is loaded."""
+LARGEST_PROBLEM = 1 << 20
+"""Characters of a problem as JSON."""
+LONGEST_ANSWER = 10_000
+"""Characters of what was read as the answer that come back with a score."""
 
 
 def main() -> None:
@@ -89,7 +93,12 @@ def _answer(request: list[Any], environments: dict[str, Environment]) -> Any:
 
 def _sample(environment: Environment, seed: int, difficulty: int) -> str | None:
     problem = environment.sample(seed, difficulty)
-    return None if problem is None else problem.to_json()
+    if problem is None:
+        return None
+    text = problem.to_json()
+    if len(text) > LARGEST_PROBLEM:
+        raise ValueError(f"a problem of {len(text):,} characters; at most {LARGEST_PROBLEM:,} are sent")
+    return text
 
 
 def _score(environment: Environment, problem: Problem, text: str) -> list[Any]:
@@ -98,7 +107,8 @@ def _score(environment: Environment, problem: Problem, text: str) -> list[Any]:
     score = environment.score(problem, text)
     if not isinstance(score, Score) or not 0 <= score.reward <= 1:
         raise ValueError(f"not a score: {score!r}")
-    return [score.reward, score.correct, score.status.value, score.answer, score.detail]
+    answer = None if score.answer is None else score.answer[:LONGEST_ANSWER]
+    return [score.reward, score.correct, score.status.value, answer, score.detail[:1000]]
 
 
 def _said(error: Exception) -> str:
