@@ -161,7 +161,7 @@ def _play(args: argparse.Namespace) -> int:
 
     environment = registry.get(args.env)
     difficulty, right, asked = _level(args), 0, 0
-    note("An empty line ends your answer; the box is put around it. Ctrl-D ends the game.")
+    note("An empty line ends your answer; what it has to stand in is put around it. Ctrl-D ends the game.")
     with TaskPool() as pool:
         for seed in range(args.seed, args.seed + 1000):
             problem = _some(pool, args.env, difficulty, seed * 1000, 1)[0]
@@ -170,7 +170,8 @@ def _play(args: argparse.Namespace) -> int:
             if not lines:
                 break
             answer = "\n".join(lines)
-            text = answer if "\\boxed{" in answer or not environment.about.boxed else f"\\boxed{{{answer}}}"
+            head = environment.about.frame.partition("%s")[0].strip()
+            text = answer if head in answer else environment.about.framed(answer)
             (score,) = pool.score([(problem, text)])
             asked, right = asked + 1, right + score.correct
             known = environment.reference(problem)

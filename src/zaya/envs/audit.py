@@ -195,7 +195,7 @@ def _look(found: Audit, difficulty: int, pool: TaskPool, other: TaskPool, config
     known = [(problem, ref) for problem in problems if (ref := environment.reference(problem)) is not None]
     if known:
         start = time.monotonic()
-        scores = pool.score([(problem, _text(found.about, ref)) for problem, ref in known])
+        scores = pool.score([(problem, found.about.framed(ref)) for problem, ref in known])
         level.score_ms = (time.monotonic() - start) / len(known) * 1000
         level.oracle = sum(score.correct for score in scores) / len(known)
         for (problem, ref), score in zip(known, scores, strict=True):
@@ -215,17 +215,17 @@ def _must_earn_nothing(
     garbage = ["".join(rng.choices("abcdefgh0123456789 ,.-", k=rng.randint(12, 60))) for _ in problems]
     cases: list[tuple[str, Problem, str]] = []
     for problem, noise in zip(problems, garbage, strict=True):
-        cases += [("nothing", problem, ""), ("nothing", problem, _text(found.about, "")), ("nothing", problem, noise)]
-    if found.about.boxed:
-        cases += [("nothing", problem, _text(found.about, noise)) for problem, noise in zip(problems, garbage, strict=True)]
+        cases += [("nothing", problem, ""), ("nothing", problem, found.about.framed("")), ("nothing", problem, noise)]
+    if found.about.frame != "%s":
+        cases += [("nothing", problem, found.about.framed(noise)) for problem, noise in zip(problems, garbage, strict=True)]
         cases += [("nothing", problem, ref) for problem, ref in known]  # right, and in no box
         every = list(dict.fromkeys(ref for _, ref in known))
         for i, (problem, ref) in enumerate(known):
             beside = known[(i + 1) % len(known)][1]
             for text in (f"{ref} or {beside}", f"either {ref} or not", f"The answer is not {ref}, it is {beside}."):
-                cases.append(("contains", problem, _text(found.about, text)))
+                cases.append(("contains", problem, found.about.framed(text)))
             if len(every) > 1:
-                cases += [("options", problem, _text(found.about, sep.join(every))) for sep in (" ", ", ", "\n", " or ")]
+                cases += [("options", problem, found.about.framed(sep.join(every))) for sep in (" ", ", ", "\n", " or ")]
     scores = pool.score([(problem, text) for _, problem, text in cases])
     paid: dict[str, list[str]] = {}
     for (check, problem, text), score in zip(cases, scores, strict=True):
@@ -239,9 +239,9 @@ def _must_earn_nothing(
 def _no_constant(
     found: Audit, level: Level, problems: Sequence[Problem], references: Sequence[str], pool: TaskPool
 ) -> None:
-    candidates = list(dict.fromkeys([*references, *GUESSES])) if found.about.boxed else list(dict.fromkeys(references))
+    candidates = list(dict.fromkeys([*references, *GUESSES])) if found.about.frame != "%s" else list(dict.fromkeys(references))
     pairs = [(problem, answer) for answer in candidates for problem in problems]
-    scores = pool.score([(problem, _text(found.about, answer)) for problem, answer in pairs])
+    scores = pool.score([(problem, found.about.framed(answer)) for problem, answer in pairs])
     right: dict[str, int] = dict.fromkeys(candidates, 0)
     for (_, answer), score in zip(pairs, scores, strict=True):
         right[answer] += score.correct
@@ -266,12 +266,8 @@ def _bears_hostility(found: Audit, at: str, problems: Sequence[Problem], pool: T
 
 def _hostile_texts(about: About) -> Iterator[str]:
     for answer in hostile_answers():
-        yield _text(about, answer)
+        yield about.framed(answer)
         yield answer
-
-
-def _text(about: About, answer: str) -> str:
-    return f"\\boxed{{{answer}}}" if about.boxed else answer
 
 
 def _short(text: str) -> str:

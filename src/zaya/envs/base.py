@@ -112,8 +112,12 @@ class About:
     """The hardest; None where there is no end."""
     choices: int | None = None
     """How many answers there can be at all, where one has to be chosen: 2 for who wins. A guess is right that often."""
-    boxed: bool = True
-    """Whether an answer stands in a box; else the whole text is the answer."""
+    frame: str = "\\boxed{%s}"
+    """What an answer stands in, where `%s` is the answer; `%s` alone where the whole text is."""
+
+    def framed(self, answer: str) -> str:
+        """A text that gives an answer."""
+        return self.frame.replace("%s", answer)
 
 
 class Environment(Protocol):
@@ -135,7 +139,7 @@ class Environment(Protocol):
         ...
 
     def reference(self, problem: Problem) -> str | None:
-        """An answer that is right, without the box where there is one; None where none is known."""
+        """An answer that is right, without what it stands in; None where none is known."""
         ...
 
 

@@ -25,7 +25,7 @@ from zaya.errors import UsageError
 ENTRY = "main_solution"
 """The function of every program; its parameters are the keys of an input."""
 SELECTED = Path(__file__).with_name("programs.json")
-LIMITS = Limits(seconds=5.0, memory_bytes=512 << 20, output_bytes=1 << 18, threads=1)
+LIMITS = Limits(seconds=4.0, memory_bytes=512 << 20, output_bytes=1 << 18, threads=1)
 LEVELS = 10
 
 _DRIVER = f"""

@@ -117,7 +117,7 @@ class Shape:
                 case "string" if self.words is not None and len(self.words) <= 3:
                     parts.append(" or ".join(f'"{word}"' for word in sorted(self.words)))
                 case "string":
-                    parts.append(f"string of {self._span()} characters out of those in the example inputs")
+                    parts.append(f"string of {self._span()} characters of {_set(self.characters)}")
                 case "list":
                     inner = self.elements.words_for() if self.elements else "nothing"
                     parts.append(f"list of {self._span()} elements, each {inner}")
@@ -159,6 +159,17 @@ def kind_of(value: Any) -> str:
         case dict():
             return "object"
     raise TypeError(f"no JSON: {type(value).__name__}")
+
+
+def _set(characters: set[str]) -> str:
+    """Characters, in runs of the alphabet where they are many."""
+    runs: list[str] = []
+    for character in sorted(characters):
+        if runs and ord(character) == ord(runs[-1][-1]) + 1:
+            runs[-1] = runs[-1][0] + character
+        else:
+            runs.append(character)
+    return repr("".join(run if len(run) < 2 or ord(run[1]) == ord(run[0]) + 1 else f"{run[0]}-{run[1]}" for run in runs))
 
 
 def _number(value: float) -> str:
