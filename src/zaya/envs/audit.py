@@ -145,20 +145,28 @@ def lowest_trusted(name: str, pool: TaskPool, config: AuditConfig | None = None,
     """
     config = config or AuditConfig()
     about = registry.get(name).about
-    paying: dict[int, bool] = {}
+    paying: dict[int, bool | None] = {}
 
-    def pays(difficulty: int) -> bool:
+    def pays(difficulty: int) -> bool | None:
+        """None where problems are not made."""
         if difficulty not in paying:
             found = Audit(name, about, registry.get(name).version)
             seeds = [(name, derive_seed("audit", name, difficulty, i), difficulty) for i in range(config.items)]
-            problems = [problem for problem in pool.sample(seeds) if problem is not None]
+            problems = [problem for problem in pool.sample(seeds[:8]) if problem is not None]
+            if len(problems) < 8 * LEAST_MADE:
+                paying[difficulty] = None
+                return None
+            problems += [problem for problem in pool.sample(seeds[8:]) if problem is not None]
             references = [ref for problem in problems if (ref := registry.get(name).reference(problem)) is not None]
             _no_constant(found, Level(difficulty), problems, references, pool)
-            paying[difficulty] = bool(found.failures) or len(problems) < LEAST_MADE * len(seeds)
+            paying[difficulty] = bool(found.failures)
         return paying[difficulty]
 
     for lowest in range(most + 1):
-        if not any(pays(difficulty) for difficulty in range(lowest, lowest + 4)):
+        found = [pays(difficulty) for difficulty in range(lowest, lowest + 4)]
+        if None in found:
+            return None
+        if not any(found):
             return lowest
     return None
 
@@ -239,7 +247,8 @@ def _must_earn_nothing(
 def _no_constant(
     found: Audit, level: Level, problems: Sequence[Problem], references: Sequence[str], pool: TaskPool
 ) -> None:
-    candidates = list(dict.fromkeys([*references, *GUESSES])) if found.about.frame != "%s" else list(dict.fromkeys(references))
+    guesses = GUESSES if "boxed" in found.about.frame else ()
+    candidates = list(dict.fromkeys([*references, *guesses]))
     pairs = [(problem, answer) for answer in candidates for problem in problems]
     scores = pool.score([(problem, found.about.framed(answer)) for problem, answer in pairs])
     right: dict[str, int] = dict.fromkeys(candidates, 0)

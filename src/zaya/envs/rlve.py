@@ -35,11 +35,15 @@ _MARKERS = ("\x02", "\x03")
 
 
 @cache
+def _table() -> Mapping[str, Any]:
+    """What is known of every task of the package. Written down, as importing it takes a worker."""
+    return tomllib.loads(Path(__file__).with_name("rlve.toml").read_text("utf-8"))
+
+
+@cache
 def categories() -> Mapping[str, str]:
-    """Every task of the package, without its prefix, and what kind it is of. Listed here, as importing the package
-    takes a worker."""
-    groups = tomllib.loads(Path(__file__).with_name("rlve.toml").read_text("utf-8"))
-    return {name: category for category, names in groups.items() for name in names}
+    """Every task of the package, without its prefix, and what kind it is of."""
+    return {name: category for category, names in _table()["categories"].items() for name in names}
 
 
 def names() -> tuple[str, ...]:
@@ -68,7 +72,12 @@ class RlveEnvironment:
             raise UsageError(
                 f"rlve-gym has no task {self._identifier!r}", hint=did_you_mean(self._identifier, categories(), PREFIX)
             )
-        self.about = About(categories()[self._identifier], "MIT")
+        self.about = About(
+            category=categories()[self._identifier],
+            license="MIT",
+            lowest=_table()["lowest"].get(self._identifier, 0),
+            choices=2 if self._identifier in _table()["binary"] else None,
+        )
         self._classes = _load(self._identifier) if is_worker() else None
 
     def sample(self, seed: int, difficulty: int) -> Problem | None:
