@@ -1,0 +1,110 @@
+"""zaya env: what it prints, and what it refuses.
+
+1. Every environment is listed once, by category; words choose among them.
+2. Samples are those of the environment itself, and JSON lines can be scored again.
+3. A check ends with 0 where all pass and with 1 where one does not, and says why.
+4. A game goes up a level with every right answer, and says what was right after a wrong one.
+5. Names and levels that do not exist are refused with what may have been meant.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+
+import pytest
+
+from zaya.cli import main
+from zaya.envs import registry
+from zaya.envs.arithmetic import ARITHMETIC
+from zaya.envs.base import Problem
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "list", "--plain"]) == 0
+    names = capsys.readouterr().out.split()
+    assert sorted(names) == sorted(registry.names())
+    assert len(set(names)) == len(names) >= 400
+    assert main(["env", "list", "number theory"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("number theory (38)\n")
+    assert "rlve/LCM" in out
+    assert "rlve/Sorting" not in out
+    assert main(["env", "list", "no such thing"]) == 2
+    assert "no environment has 'no such thing'" in capsys.readouterr().err
+
+
+def test_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "sample", "arithmetic", "-d", "2", "-n", "3", "--seed", "5", "--json"]) == 0
+    problems = [Problem.from_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert problems == [ARITHMETIC.sample(seed, 2) for seed in (5, 6, 7)]
+    assert main(["env", "sample", "arithmetic"]) == 0
+    out = capsys.readouterr().out
+    first = ARITHMETIC.sample(0, 0)
+    assert first.prompt in out
+    assert f"answer: {first.meta['answer']}" in out
+
+
+def test_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "show", "arithmetic"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("arithmetic, version 1: arithmetic, Apache-2.0, levels 0 and up\n")
+    assert ARITHMETIC.sample(0, 0).prompt in out
+
+
+def test_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "check", "arithmetic", "--items", "12"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ok   arithmetic: guess ")
+    assert out.endswith("1 of 1 environments pass every check\n")
+    faulty = "tests.envs.test_audit:SUBSTRING"
+    assert main(["env", "check", "arithmetic", faulty, "--items", "12", "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert f"FAIL {faulty}: " in out
+    assert "     contains: " in out
+    assert out.endswith("1 of 2 environments pass every check\n")
+
+
+def test_play(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers() -> Iterator[str]:
+        yield str(ARITHMETIC.sample(0, 0).meta["answer"])
+        yield ""
+        yield "no idea"
+        yield ""
+
+    lines = answers()
+
+    def typed(prompt: str = "") -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(builtins, "input", typed)
+    assert main(["env", "play", "arithmetic"]) == 0
+    out = capsys.readouterr().out
+    assert "--- difficulty 0\n" in out
+    assert "right (1 of 1)\n" in out
+    assert out.count("--- difficulty 1\n") == 2
+    assert f"wrong (1 of 2); it was: {ARITHMETIC.sample(1000, 1).meta['answer']}\n" in out
+    assert out.endswith("\n1 right of 2\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["show", "rlve/Sortin"], "did you mean rlve/Sorting?"),
+        (["show", "sorting"], "did you mean rlve/Sorting?"),
+        (["sample", "arithmetic", "-d", "-1"], "arithmetic has levels from 0 on: -1"),
+        (["sample", "code/output", "-d", "10"], "code/output has levels from 0 to 9: 10"),
+        (["sample", "arithmetic", "-n", "0"], "ask for at least 1 problem: 0"),
+        (["check"], "say which environments to check"),
+        (["check", "arithmetic", "--all"], "say which environments to check"),
+        (["check", "arithmetic", "--items", "3"], "an audit takes at least 8 items"),
+        (["paly", "arithmetic"], "invalid choice: 'paly'"),
+        ([], "ACTION"),
+    ],
+)
+def test_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", *words]) == 2
+    assert message in capsys.readouterr().err
