@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import accumulate, chain, combinations, combinations_with_replacement, permutations, product
+from itertools import accumulate, chain, combinations, combinations_with_replacement, pairwise, permutations, product
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +25,7 @@ MOST_OPERANDS = 6
 MOST_PERMUTED = 8
 MOST_EXTINGUISHED = 8
 MOST_ROWS_CHOSEN = 2000
+MOST_SLABS = 7
 
 
 def _line(items: Iterable[object]) -> str:
@@ -79,9 +80,7 @@ def minimum_sum_difference_submatrix(p: Parameters) -> str | None:
         return None
 
     def columns(rows: Sequence[int]) -> Found:
-        within = [
-            sum(abs(matrix[a][c] - matrix[b][c]) for a, b in zip(rows, rows[1:], strict=False)) for c in range(p["M"])
-        ]
+        within = [sum(abs(matrix[a][c] - matrix[b][c]) for a, b in pairwise(rows)) for c in range(p["M"])]
         best: dict[int, Found] = {c: (within[c], (c,)) for c in range(p["M"])}
         for _ in range(num_columns - 1):
             best = {
@@ -101,10 +100,12 @@ def minimum_sum_difference_submatrix(p: Parameters) -> str | None:
 def minimum_unconflicted_grid_kmax(p: Parameters) -> str:
     """The lowest limit under which a matching puts enough rows; the others take what is left."""
     grid, num_rows, num_columns = p["A"], p["N"], p["M"]
-    for limit in sorted(set(chain.from_iterable(grid))):
-        column = _matching((i, j) for i in range(num_rows) for j in range(num_columns) if grid[i][j] <= limit)
-        if len(column) > num_rows - p["K"]:
-            break
+
+    def within(limit: int) -> dict[int, int]:
+        return _matching((i, j) for i in range(num_rows) for j in range(num_columns) if grid[i][j] <= limit)
+
+    limits = sorted(set(chain.from_iterable(grid)))
+    column = next(found for limit in limits if len(found := within(limit)) > num_rows - p["K"])
     free = (j for j in range(num_columns) if j not in column.values())
     return _line(column[i] + 1 if i in column else next(free) + 1 for i in range(num_rows))
 
@@ -127,9 +128,11 @@ def circulating_grid(p: Parameters) -> str:
     return "\n".join(map("".join, rows))
 
 
-def disinfection(p: Parameters) -> str:
+def disinfection(p: Parameters) -> str | None:
     """Slabs of thickness 1: every set of those across the shortest axis, and a vertex cover of what it leaves."""
     sizes, cells = (p["A"], p["B"], p["C"]), p["one_coordinates"]
+    if min(sizes) > MOST_SLABS:
+        return None
     axis = sizes.index(min(sizes))
     left, right = (other for other in range(3) if other != axis)
     best: list[tuple[int, int]] | None = None
@@ -421,7 +424,7 @@ def cornfield(p: Parameters) -> str:
     heights, most = p["H"], p["K"]
     best: dict[tuple[int, int], Found] = {}
     for i in range(p["N"]):
-        ends = {(i, raises): (1, (i,) * raises) for raises in range(most + 1)}
+        ends: dict[tuple[int, int], Found] = {(i, raises): (1, (i,) * raises) for raises in range(most + 1)}
         for (j, before), (length, starts) in best.items():
             for raises in range(before, most + 1):
                 if heights[j] + before <= heights[i] + raises:
@@ -560,7 +563,7 @@ def _substrings(text: str) -> Iterator[str]:
 def countdown(p: Parameters) -> str | None:
     """Every value that any part of the numbers can have; then the nearest that two complementary parts make.
 
-    A negative value is as good as its opposite, by swapping the sides of a difference, so all of them are kept positive.
+    A negative value is as good as its opposite, by swapping the sides of a difference, so none is kept below 0.
     """
     operands, target = p["operands"], p["target"]
     if len(operands) > MOST_OPERANDS:
