@@ -21,11 +21,15 @@ Parameters = Mapping[str, Any]
 Found = tuple[float, tuple[int, ...]]
 """A value and the choices that lead to it. Where two values are the same, either will do."""
 
+# Beyond these a search takes more than about half a second, and its solver gives None.
 MOST_OPERANDS = 6
 MOST_PERMUTED = 8
 MOST_EXTINGUISHED = 8
-MOST_ROWS_CHOSEN = 2000
+"""Vertices of the tree."""
 MOST_SLABS = 7
+"""Cells along the shortest axis."""
+MOST_ROWS_CHOSEN = 2000
+"""Ways to choose the rows."""
 
 
 def _line(items: Iterable[object]) -> str:
