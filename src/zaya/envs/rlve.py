@@ -23,6 +23,7 @@ from zaya.core.rng import derive_seed
 from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed
 from zaya.envs.base import About, Problem, Score, Status
 from zaya.envs.rlve_judges import JUDGES
+from zaya.envs.rlve_solvers import solvers
 from zaya.errors import UsageError, did_you_mean
 
 PREFIX = "rlve/"
@@ -76,6 +77,7 @@ class RlveEnvironment:
             category=categories()[self._identifier],
             license="MIT",
             lowest=_table()["lowest"].get(self._identifier, 0),
+            highest=_table()["highest"].get(self._identifier),
             choices=2 if self._identifier in _table()["binary"] else None,
         )
         self._classes = _load(self._identifier) if is_worker() else None
@@ -136,7 +138,11 @@ class RlveEnvironment:
         return bool(environment.verifier(f"{_MARKERS[0]}{answer}{_MARKERS[1]}")["accuracy"])
 
     def reference(self, problem: Problem) -> str | None:
-        return problem.meta.get("reference")
+        """As the package gives it, else from a solver of ours."""
+        if "reference" in problem.meta:
+            return problem.meta["reference"]
+        solver = solvers().get(self._identifier)
+        return None if solver is None else solver(_from_json(problem.meta["config"])["parameter"])
 
     def _loaded(self) -> tuple[Any, Any]:
         if self._classes is None:
