@@ -9,7 +9,7 @@ Two things let it find what the pool does not hold. The prior is heavy-tailed: h
 scale up to 200, since some tasks are solvable far beyond 100. And curves that are drawn anew are shaken a little, or
 the pool could never leave the values it began with; they are then weighed by what was seen, old groups less than new
 ones. That looks at the data twice, so the spread of the pool is no honest posterior any more; it leans to the curves
-that fit. Source: spec post-training 8.4, with its simulated constants.
+that fit, which is what a search wants. Source: spec post-training 8.4, with its simulated constants.
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ class CalibrationConfig:
     """What a group counts against the one after it, when curves that were drawn anew are weighed."""
     jitter: float = 0.5
     """Standard deviation, in levels, of what is added to a curve that is drawn anew."""
-    certain: float = 1.0
-    """Standard deviation of the level to start at, in levels, below which there is nothing left to find out."""
+    certain: float = 0.5
+    """Spread of the level to start at, in levels, below which it is known well enough. The pool is too sure of itself:
+    in simulation its spread is about half of the error that remains."""
+    settle: int = 2
+    """Groups after the pool was drawn anew before its spread is believed: right after, it is that of the jitter."""
     prior_mu: tuple[float, float] = (8.0, 15.0)
     """Mean and standard deviation of the Gaussian half of the prior."""
     prior_most: float = 200.0
@@ -54,7 +57,7 @@ class CalibrationConfig:
     """Mean and standard deviation of the slope, before its sign is dropped."""
 
     def __post_init__(self) -> None:
-        for name in ("curves", "budget"):
+        for name in ("curves", "budget", "settle"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1: {getattr(self, name)}")
         for name in ("explore", "least_effective", "decay"):
@@ -129,6 +132,8 @@ class Calibration:
         self._curves = prior(config, seed)
         self._log_weights = [-math.log(len(self._curves))] * len(self._curves)
         self._draws = 0
+        self._settled_at = 0
+        """Observations from which on the spread is believed."""
 
     def next(self) -> int:
         """The level that the next group is to be sampled at."""
@@ -165,7 +170,8 @@ class Calibration:
 
     @property
     def is_done(self) -> bool:
-        return len(self.observations) >= self.config.budget or self.spread < self.config.certain
+        groups = len(self.observations)
+        return groups >= self.config.budget or groups >= self._settled_at and self.spread < self.config.certain
 
     def state(self) -> dict[str, Any]:
         return {
@@ -173,18 +179,20 @@ class Calibration:
             "log_weights": list(self._log_weights),
             "observations": [asdict(observation) for observation in self.observations],
             "draws": self._draws,
+            "settled_at": self._settled_at,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._curves = [Curve(mu, s) for mu, s in state["curves"]]
         self._log_weights = list(state["log_weights"])
         self.observations = [Observation(**observation) for observation in state["observations"]]
-        self._draws = state["draws"]
+        self._draws, self._settled_at = state["draws"], state["settled_at"]
 
     def _weights(self) -> list[float]:
         return [math.exp(weight) for weight in self._log_weights]
 
     def _draw_anew(self) -> None:
+        self._settled_at = len(self.observations) + self.config.settle
         rng = random.Random(derive_seed(self.seed, "calibration anew", len(self.observations)))
         chosen = rng.choices(self._curves, self._weights(), k=len(self._curves))
         jitter = self.config.jitter
