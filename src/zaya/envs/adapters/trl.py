@@ -16,6 +16,7 @@ from zaya.envs.adapters.visible import Completion, visible
 from zaya.envs.base import Problem, Status
 from zaya.envs.pool import TaskPool
 from zaya.errors import UsageError
+from zaya.text import tags
 
 COLUMN = "problem"
 """The column that holds a problem, as JSON."""
@@ -38,8 +39,8 @@ def reward_function(
     """A function `(prompts, completions, **columns) -> rewards` for rows that `rows` made.
 
     `in_thinking`: the chat template leaves the prompt inside `<think>`. `decode`: reads `completion_ids`, where the
-    trainer hands them over, in place of its texts. TRL drops special tokens from those, and where `</think>` is one, as
-    in ZAYA1, no text says any more where the reasoning ends.
+    trainer hands them over, in place of its texts, and keeps special tokens. TRL drops them, and where `</think>` is one,
+    nothing in the text says any more where the reasoning ends.
     """
 
     def verified(
@@ -57,7 +58,7 @@ def reward_function(
         if decode is not None:
             if completion_ids is None:
                 raise UsageError("the trainer hands over no completion_ids", hint="leave out decode")
-            completions = [decode(ids) for ids in completion_ids]
+            completions = [decode(ids).removesuffix(tags.EOS).removesuffix(tags.TURN_CLOSE) for ids in completion_ids]
         if completions is None or len(completions) != len(problems):
             raise UsageError(f"completions and problems differ in number: {len(completions or ())}, {len(problems)}")
         texts = [visible(completion, in_thinking=in_thinking) for completion in completions]

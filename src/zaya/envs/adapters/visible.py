@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zaya.text import parse, tags
+from zaya.text import parse
 
 Completion = str | Sequence[Mapping[str, Any]]
 """Text, or the messages of an assistant and whoever spoke in between."""
@@ -28,8 +28,6 @@ def visible(completion: Completion, *, in_thinking: bool) -> str:
         text = _text(message.get("content"))
         if message.get("reasoning_content") is not None or message.get("reasoning") is not None:
             in_thinking = False
-    for end in (tags.TURN_CLOSE, tags.EOS):  # of a decoder that keeps special tokens
-        text = text.partition(end)[0]
     return parse(text, in_thinking=in_thinking).content
 
 
