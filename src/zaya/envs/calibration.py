@@ -1,6 +1,6 @@
 """Where a policy's training begins: the level of an environment at which it solves about half of the problems.
 
-A pool of curves, `P(right | difficulty) = 1 / (1 + exp((difficulty - mu) / s))`, each with a weight. In turn: a curve is
+There is a pool of curves, P(right) = 1 / (1 + exp((difficulty - mu) / s)), each with a weight. In turn: a curve is
 drawn by weight, a group of rollouts is sampled at the level where that curve says one half, and every curve is weighed
 by how well it explains what came out (Thompson sampling). When few curves carry all the weight, the pool is drawn anew
 from them.
@@ -171,7 +171,7 @@ class Calibration:
     @property
     def is_done(self) -> bool:
         groups = len(self.observations)
-        return groups >= self.config.budget or groups >= self._settled_at and self.spread < self.config.certain
+        return groups >= self.config.budget or (groups >= self._settled_at and self.spread < self.config.certain)
 
     def state(self) -> dict[str, Any]:
         return {

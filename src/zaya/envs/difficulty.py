@@ -35,7 +35,7 @@ class ScheduleConfig:
     rule: Literal["level", "window"] = "level"
     """One level for each environment, or an upper level and the few below it."""
     raise_above: float = 0.7
-    """Rule `level`: a group of which more than this part is right raises the level; one with nothing right lowers it."""
+    """Rule `level`: a group of which more than this part is right raises the level, one with nothing right lowers it."""
     window: int = 4
     """Rule `window`: levels that problems come from."""
     window_groups: int = 8
@@ -72,7 +72,7 @@ class Standing:
     failures: int = 0
     """Problems in a row, up to here, that could not be made at this level."""
     unsolved: int = 0
-    """Groups in a row, up to here, with nothing right at the lowest level."""
+    """Groups in a row, up to here, with nothing right, at the lowest level as the present one."""
     parked_until: int = 0
     """Groups of all environments after which it may be chosen again; 0 for one that was never parked."""
     seen_groups: int = 0
@@ -84,14 +84,15 @@ class Standing:
 def after_group(
     standing: Standing, about: About, config: ScheduleConfig, clock: int, difficulty: int, right: int, rollouts: int
 ) -> Standing:
-    """Where an environment stands once a group is complete; `clock` counts the groups of all, this one included."""
+    """Where an environment stands once a group is complete; `clock` counts the groups of all, this one included.
+
+    A group without rollouts, whose scorer always failed, counts for how often the environment was chosen, and no more.
+    """
     standing = replace(standing, groups=standing.groups + 1)
-    if not rollouts or difficulty != standing.level and config.rule == "level":
+    if not rollouts or difficulty != standing.level:
         return standing
     if difficulty == about.lowest:
         standing = _after_group_at_lowest(standing, config, clock, right)
-    if difficulty != standing.level:
-        return standing
     if config.rule == "level":
         change = 1 if right > config.raise_above * rollouts else -1 if right == 0 else 0
         return _moved(standing, about, change)

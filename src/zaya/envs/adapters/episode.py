@@ -16,7 +16,13 @@ class Episodes:
     """Problems of one environment, each of which can be answered once."""
 
     def __init__(
-        self, env: str, pool: TaskPool, *, in_thinking: bool, stream: Stream | None = None, difficulty: int | None = None
+        self,
+        env: str,
+        pool: TaskPool,
+        *,
+        in_thinking: bool,
+        stream: Stream | None = None,
+        difficulty: int | None = None,
     ) -> None:
         """`stream` names the seeds and the side of the split; `difficulty` is the lowest if none is given.
         `in_thinking` as for `visible`."""

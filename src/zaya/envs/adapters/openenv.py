@@ -3,8 +3,9 @@
     adapter = openenv("rlve/Sorting", pool, in_thinking=False)
     app = create_fastapi_app(adapter.environment, adapter.action, adapter.observation, max_concurrent_envs=64)
 
-`environment()` makes one for each session; all score in the one pool. An episode whose scorer failed has no reward. What
-scoring needs stays here, and so does the state that a client may ask for: it names environment, difficulty and seed.
+`environment()` makes one for each session; all score in the one pool. An episode whose scorer failed has no reward.
+What scoring needs is never sent. `reset` belongs to the trainer: a policy that may reset to a seed may answer one
+problem as often as it likes.
 """
 
 from __future__ import annotations

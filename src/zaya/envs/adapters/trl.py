@@ -3,8 +3,8 @@
     dataset = Dataset.from_list(rows(mixture.next(10_000)))
     trainer = GRPOTrainer(..., reward_funcs=reward_function(pool, in_thinking=False), train_dataset=dataset)
 
-The signature is TRL's, which others have taken over; nothing is imported from it. A scorer that failed gives None, which
-TRL leaves out, and not a wrong answer.
+The signature is TRL's, which others have taken over; nothing is imported from it. A scorer that failed gives None: TRL
+leaves that completion out, instead of taking it for wrong.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def reward_function(
     """A function `(prompts, completions, **columns) -> rewards` for rows that `rows` made.
 
     `in_thinking`: the chat template leaves the prompt inside `<think>`. `decode`: reads `completion_ids`, where the
-    trainer hands them over, in place of its texts, and keeps special tokens. TRL drops them, and where `</think>` is one,
-    nothing in the text says any more where the reasoning ends.
+    trainer hands them over, in place of its texts, and keeps special tokens. TRL drops them; where `</think>` is one, its
+    texts do not say any more where the reasoning ends.
     """
 
     def verified(

@@ -46,7 +46,7 @@ def _taskset() -> type:
 
     class ZayaTaskConfig(vf.TaskConfig):
         in_thinking: bool = False
-        """The chat template leaves the prompt inside `<think>`, and the server gives reasoning and answer in one text."""
+        """The prompt ends inside `<think>`, and the server gives reasoning and answer in one text."""
         workers: int = 1
         """Processes that make and score problems."""
 
