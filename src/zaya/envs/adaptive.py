@@ -19,7 +19,7 @@ from zaya.errors import DataError
 
 
 class AdaptiveMixture:
-    """Problems without end, as far as their environments have them. Its state is JSON, that of the schedule included."""
+    """Problems without end, as far as their environments have them. Its state is JSON, with that of the schedule."""
 
     def __init__(
         self, schedule: Schedule, stream: Stream, pool: TaskPool, fits: Callable[[Problem], bool] | None = None

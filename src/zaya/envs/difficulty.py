@@ -35,7 +35,7 @@ class ScheduleConfig:
     rule: Literal["level", "window"] = "level"
     """One level for each environment, or an upper level and the few below it."""
     raise_above: float = 0.7
-    """Rule `level`: a group of which more than this part is right raises the level, one with nothing right lowers it."""
+    """Rule `level`: a group raises the level if more than this part is right, and lowers it if nothing is."""
     window: int = 4
     """Rule `window`: levels that problems come from."""
     window_groups: int = 8

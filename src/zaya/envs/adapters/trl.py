@@ -39,8 +39,8 @@ def reward_function(
     """A function `(prompts, completions, **columns) -> rewards` for rows that `rows` made.
 
     `in_thinking`: the chat template leaves the prompt inside `<think>`. `decode`: reads `completion_ids`, where the
-    trainer hands them over, in place of its texts, and keeps special tokens. TRL drops them; where `</think>` is one, its
-    texts do not say any more where the reasoning ends.
+    trainer hands them over, in place of its texts, and keeps special tokens. TRL drops them; where `</think>` is one,
+    its texts do not say any more where the reasoning ends.
     """
 
     def verified(
