@@ -111,11 +111,13 @@ def test_drawn_anew() -> None:
 
 
 def test_old_groups_count_less() -> None:
-    calibration = of([Curve(10.0, 2.0), Curve(14.0, 2.0)], [0.5, 0.5], least_effective=1.0, decay=0.5, jitter=0.0)
-    seen = [Observation(10, 8, 16), Observation(14, 9, 16), Observation(12, 3, 16)]
+    curves = [Curve(9 + i / 4, 3.0) for i in range(20)]
+    calibration = of(curves, [1 / 20] * 20, least_effective=1.0, decay=0.5)
+    seen = [Observation(10, 4, 6), Observation(14, 3, 6), Observation(12, 1, 6)]
     for each in seen:
         calibration.observe(each.difficulty, right=each.right, rollouts=each.rollouts)
     state = calibration.state()
+    assert len({mu for mu, _ in state["curves"]}) > 5
     values = [
         sum(part * Curve(mu, s).log_likelihood(each) for part, each in zip((0.25, 0.5, 1.0), seen, strict=True))
         for mu, s in state["curves"]

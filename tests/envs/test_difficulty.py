@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -300,6 +301,13 @@ def test_what_does_not_fit_lowers_the_level(pool: TaskPool) -> None:
     mixed = mixture(pool, start=5, fits=fits)
     assert all(fits(problem) for problem in mixed.next(10))
     assert mixed.schedule.level("arithmetic") == 2
+
+
+def test_what_fits_now_and_then_does_not(pool: TaskPool) -> None:
+    turns = itertools.count(1)
+    mixed = mixture(pool, start=5, fits=lambda problem: next(turns) % 3 == 0)
+    assert len(mixed.next(10)) == 10
+    assert mixed.schedule.level("arithmetic") == 5
 
 
 def test_what_cannot_be_made_lowers_the_level() -> None:
