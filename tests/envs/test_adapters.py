@@ -1,7 +1,7 @@
 """Our environments under the interfaces of other trainers.
 
-1. What is scored is the answer: reasoning, closed or cut off, tool calls and earlier messages are not, in plain text, in
-   chats, and in chats that bring their reasoning along.
+1. What is scored is the answer: reasoning, closed or cut off, and earlier messages are not, in plain text, in chats, and
+   in chats that bring their reasoning along.
 2. A reward function takes rows that were made here through the columns of a dataset; right answers earn 1, a failed
    scorer gives None and no 0; wrong columns are refused. Ids are read where the texts have lost their special tokens.
 3. An episode is one problem, the same for a seed, on its side of the split, and can be answered once.
@@ -64,7 +64,8 @@ def assistant(content: Any, **more: Any) -> list[dict[str, Any]]:
         (assistant("5</think>7"), True, "7"),
         (assistant("\\boxed{7}"), True, ""),
         (assistant("7", reasoning_content="5"), True, "7"),  # the server took the reasoning out
-        (assistant("7", reasoning=""), True, "7"),
+        (assistant("7", reasoning="5"), True, "7"),
+        (assistant("\\boxed{7}", reasoning_content=""), True, ""),  # or it did not find its end
         (assistant(None, reasoning_content="\\boxed{7}"), False, ""),
         (assistant([{"type": "text", "text": "7"}, {"type": "image"}, {"type": "text", "text": "8"}]), False, "78"),
         ([*assistant("6"), {"role": "tool", "content": "5"}, *assistant("7")], False, "7"),
@@ -315,13 +316,15 @@ def test_verifiers(tmp_path: Path) -> None:
             return list(load_taskset(config).take(3))
 
         def traced(task, **message):
-            trace = vf.Trace(task=vf.TraceTask(type="ZayaTask", data=task.data), agent=vf.AgentInfo(config=vf.AgentConfig()))
+            agent = vf.AgentInfo(config=vf.AgentConfig())
+            trace = vf.Trace(task=vf.TraceTask(type="ZayaTask", data=task.data), agent=agent)
             trace.nodes.append(vf.MessageNode(message=vf.AssistantMessage(**message), sampled=True))
             return trace
 
         async def main():
             task = tasks(difficulties=(2,))[0]
-            assert [t.data.prompt for t in tasks(difficulties=(2,))] != [t.data.prompt for t in tasks(difficulties=(2,), seed=1)]
+            assert {t.data.prompt for t in tasks(split="train")}.isdisjoint(
+                t.data.prompt for t in tasks(split="held_out"))
             problem = Problem.from_json(task.data.problem)
             assert problem.prompt == task.data.prompt and problem.difficulty == 2
             assert await task.validate(None) is True

@@ -1,7 +1,7 @@
 """Which environment comes next, and at which level.
 
-1. Rule `level`: a group of the present level raises it above 0.7 and lowers it at 0, never below the lowest or above the
-   highest; a group of any other level does nothing, so that of sixteen in flight one counts.
+1. Rule `level`: a group of the present level raises it above 0.7 and lowers it at 0, never below the lowest or above
+   the highest; a group of any other level does nothing, so that of sixteen in flight one counts.
 2. Rule `window`: problems come evenly from the upper level and the three below it; the upper level rises after eight
    groups at it of which nine tenths are right, counts anew after each decision, and never falls.
 3. Three problems in a row that cannot be made lower the level by one, under both rules and however many are in flight.

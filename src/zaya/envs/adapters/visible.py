@@ -19,14 +19,15 @@ def visible(completion: Completion, *, in_thinking: bool) -> str:
     """The answer of a completion; of a chat, of its last assistant message.
 
     `in_thinking`: the prompt ended inside `<think>`, as templates of reasoning models leave it. Without it, only
-    reasoning with both its tags is seen as such. A message that brings its reasoning along has none in its text.
+    reasoning with both its tags is seen as such. A message that brings its reasoning along has none in its text; an
+    empty one is no such thing, as it may stand there for reasoning that was never closed, and so never found.
     """
     if isinstance(completion, str):
         text = completion
     else:
         message = next((m for m in reversed(completion) if m.get("role") == "assistant"), {})
         text = _text(message.get("content"))
-        if message.get("reasoning_content") is not None or message.get("reasoning") is not None:
+        if message.get("reasoning_content") or message.get("reasoning"):
             in_thinking = False
     return parse(text, in_thinking=in_thinking).content
 
