@@ -1,7 +1,7 @@
 """Our environments under the interfaces of other trainers.
 
-1. What is scored is the answer: reasoning, closed or cut off, and earlier messages are not, in plain text, in chats, and
-   in chats that bring their reasoning along.
+1. What is scored is the answer: reasoning, closed or cut off, and earlier messages are not, in plain text, in chats,
+   and in chats that bring their reasoning along.
 2. A reward function takes rows that were made here through the columns of a dataset; right answers earn 1, a failed
    scorer gives None and no 0; wrong columns are refused. Ids are read where the texts have lost their special tokens.
 3. An episode is one problem, the same for a seed, on its side of the split, and can be answered once.
