@@ -325,6 +325,8 @@ def test_verifiers(tmp_path: Path) -> None:
             task = tasks(difficulties=(2,))[0]
             assert {t.data.prompt for t in tasks(split="train")}.isdisjoint(
                 t.data.prompt for t in tasks(split="held_out"))
+            assert task.data.prompt == tasks(difficulties=(2,))[0].data.prompt
+            assert task.data.prompt != tasks(difficulties=(2,), seed=1)[0].data.prompt
             problem = Problem.from_json(task.data.problem)
             assert problem.prompt == task.data.prompt and problem.difficulty == 2
             assert await task.validate(None) is True

@@ -61,7 +61,7 @@ def _taskset() -> type:
         held_out: float = 0.1
         """Part of all items that is held out."""
         seed: int = 0
-        """Another seed, another order."""
+        """Another seed, other problems."""
 
     class ZayaData(vf.TaskData):
         problem: str
@@ -97,7 +97,7 @@ def _taskset() -> type:
 
         def load(self) -> Iterator[ZayaTask]:
             config = self.config
-            stream = Stream("verifiers", config.split, config.held_out)
+            stream = Stream(f"verifiers {config.seed}", config.split, config.held_out)
             tasks = {name: TaskConfig(env=name, difficulties=tuple(config.difficulties)) for name in config.envs}
             mixture = Mixture(tasks, stream, _pool(config.task.workers), config.seed)
             for problem in itertools.chain.from_iterable(mixture.next(_AT_ONCE) for _ in itertools.count()):
