@@ -6,15 +6,17 @@ scratch directory there. Source: spec post-training 9.4, bwrap(1).
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 
 def command(source: Path) -> list[str] | None:
-    """What to put before the server's command line; None where there is no bubblewrap."""
+    """What to put before the server's command line. None where there is no bubblewrap, or for root, whom it only
+    takes rights from that the server needs to run programs as another user."""
     found = shutil.which("bwrap")
-    if found is None:
+    if found is None or os.geteuid() == 0:
         return None
     visible = ["/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", sys.base_prefix, sys.prefix, str(source)]
     visible += [path for path in sys.path if Path(path).is_dir()]

@@ -1,8 +1,8 @@
 """A sandbox: programs that a model wrote run in it, and what they put out comes back.
 
     with Sandbox() as sandbox:
-        sandbox.run("print(sum(map(int, input().split())))", stdin="1 2")     ->  Result(status="ok", stdout="3\\n", ...)
-        sandbox.run("def double(x): return 2 * x", call=("double", [21]))     ->  Result(status="ok", value=42, ...)
+        sandbox.run("print(int(input()) + 1)", stdin="1")                    ->  Result(status="ok", stdout="2\\n", ...)
+        sandbox.run("def double(x): return 2 * x", call=("double", [21]))    ->  Result(status="ok", value=42, ...)
 
 Every run is a process of its own, in an empty directory of its own, and sees nothing of others. What comes back is what
 the program says, no more: compare it here, and never send in what it should be. How it is held is in
@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import importlib.util
 import json
+import math
 import os
 import selectors
 import shutil
@@ -73,8 +74,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value <= 0:
-                raise UsageError(f"a limit of a run must be above 0: {name} = {value}")
+            if not 0 < value < math.inf:
+                raise UsageError(f"a limit of a run must be above 0 and finite: {name} = {value}")
 
 
 Status = Literal["ok", "error", "time", "memory", "output", "denied"]
@@ -113,9 +114,7 @@ class Sandbox:
     protection there is, which may be none: they may then read, change and send away all that you can.
     """
 
-    def __init__(
-        self, limits: Limits | None = None, *, packages: Sequence[str] = (), unconfined: bool = False
-    ) -> None:
+    def __init__(self, limits: Limits | None = None, *, packages: Sequence[str] = (), unconfined: bool = False) -> None:
         self.limits = limits or Limits()
         self.packages = tuple(packages)
         self.unconfined = unconfined
@@ -166,7 +165,7 @@ class Sandbox:
         with self._lock:
             if self._server is None:
                 server = _Server(self.packages, self.unconfined, [])
-                if "namespaces" not in server.layers and (wrapped := bubblewrap.command(_SOURCE)) is not None:
+                if "namespaces" not in server.layers and (wrapped := bubblewrap.command(_SOURCE)):
                     with contextlib.suppress(UsageError, SandboxError):
                         inside = _Server(self.packages, self.unconfined, wrapped)
                         server.end()
@@ -261,10 +260,9 @@ class _Run:
             stack.enter_context(lifeline)
             given = [_in_memory(stdin)]
             self.received: dict[int, bytearray] = {}
-            for _ in ("stdout", "stderr"):
+            for _ in ("stdout", "stderr", "value"):
                 self._pipe(given, stack)
             given.append(_in_memory(request))
-            self._pipe(given, stack)
             stdout, stderr, value = self.received.values()
             try:
                 with theirs:
@@ -322,7 +320,7 @@ class _Run:
                     self.stopped = self.stopped or "output"
                     break
         try:
-            return json.loads(report)
+            return json.loads(report.split(b"\n")[0])
         except ValueError:
             raise SandboxError("the keeper of a run died") from None
 
@@ -352,9 +350,15 @@ class _Run:
             status = "error"
         else:
             status = "ok"
-        texts = [data.decode("utf-8", "replace") for data in (stdout, stderr)]
         value = note.get("value") if status == "ok" and self.wants_value else None
-        return Result(status, *texts, exit_code, time.monotonic() - self.start, value)
+        return Result(
+            status,
+            stdout.decode("utf-8", "replace"),
+            stderr.decode("utf-8", "replace"),
+            exit_code,
+            time.monotonic() - self.start,
+            value,
+        )
 
 
 def _read(file: int) -> bytes | None:

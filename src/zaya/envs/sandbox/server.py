@@ -27,7 +27,7 @@ import signal
 import socket
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,13 +35,15 @@ from zaya.envs.sandbox import kernel, landlock, namespaces, program, seccomp
 
 REQUEST_BYTES = 1 << 12
 _PRELOADED = (
-    "array", "ast", "asyncio", "base64", "bisect", "bz2", "calendar", "cmath", "collections", "contextlib", "copy", "csv",
-    "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io",
-    "itertools", "json", "lzma", "math", "numbers", "operator", "pickle", "pprint", "queue", "random", "re", "socket",
-    "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "time", "typing", "unicodedata", "uuid",
-    "xml.etree.ElementTree", "zlib", "zoneinfo",
+    "array", "ast", "asyncio", "base64", "bisect", "bz2", "calendar", "cmath", "collections", "contextlib", "copy",
+    "csv", "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq",
+    "inspect", "io", "itertools", "json", "lzma", "math", "numbers", "operator", "pickle", "pprint", "queue", "random",
+    "re", "socket", "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "time", "typing",
+    "unicodedata", "uuid", "xml.etree.ElementTree", "zlib", "zoneinfo",
 )  # fmt: skip
 """Loaded before a program runs: what many use, and what needs libraries of the system, which are out of reach later."""
+_RESULT, _REQUEST, _KEEPER, _LIFELINE = range(3, 7)
+"""Numbers of open files in the program's process, after stdin, stdout and stderr. The last two are closed in time."""
 _FIRST_UID = 0x70000000
 """Of the users that programs run as where we are root: one for each keeper, so that none has another's limits."""
 _NOBODY = 65534
@@ -68,10 +70,8 @@ def main(control: socket.socket, parent: int, packages: list[str], unconfined: b
         if not message:
             return
         if os.fork() == 0:
-            try:
+            with _telling(files[-1]):
                 _keep(house, json.loads(message), files, control, parent)
-            finally:
-                os._exit(1)
         for file in files:
             os.close(file)
 
@@ -82,7 +82,8 @@ class _House:
     def __init__(self, packages: list[str], unconfined: bool) -> None:
         self.layers: list[str] = []
         self.missing: list[str] = []
-        resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, programs go first
         for name in _PRELOADED:
@@ -90,6 +91,7 @@ class _House:
         library = os.path.realpath(sysconfig.get_path("stdlib"))
         visible, hidden = [library], [f"{library}/{name}" for name in ("site-packages", "dist-packages")]
         visible += self._load_packages(packages, library)
+        os.environ.pop("PYTHONPATH", None)
         sys.path[:] = [library, f"{library}/lib-dynload"]
         self.base_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         self.has_root = self._try("namespaces", lambda: namespaces.enter_private_root(visible, hidden))
@@ -168,13 +170,12 @@ def _keep(house: _House, limits: dict[str, Any], files: list[int], control: sock
     own = os.pidfd_open(os.getpid())
     child = os.fork()
     if child == 0:
-        try:
-            _become_program(house, limits, given, own)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.write(lifeline, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
-        finally:
-            os._exit(1)
+        with _telling(lifeline):
+            _take_places([*given, own, lifeline])
+        with _telling(_LIFELINE):
+            _become_program(house, limits)
+        os.closerange(_KEEPER, _LIFELINE + 1)
+        program.run(_REQUEST, _RESULT)
     for file in [*given, own]:
         os.close(file)
     ended = os.pidfd_open(child)
@@ -187,23 +188,43 @@ def _keep(house: _House, limits: dict[str, Any], files: list[int], control: sock
     _, status, usage = os.wait4(child, 0)
     _end_orphans()
     with contextlib.suppress(OSError):
-        os.write(lifeline, json.dumps({"status": status, "cpu": usage.ru_utime + usage.ru_stime}).encode())
+        _say(lifeline, {"status": status, "cpu": usage.ru_utime + usage.ru_stime})
     os._exit(0)
 
 
-def _become_program(house: _House, limits: dict[str, Any], given: list[int], keeper: int) -> NoReturn:
-    """Give everything up, one layer after the other, and run. The order matters: each step needs what a later one takes."""
+@contextlib.contextmanager
+def _telling(lifeline: int) -> Iterator[None]:
+    """What goes wrong before the program runs is our fault, and is said. Then this process has nothing left to do."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _say(lifeline, {"error": f"{type(error).__name__}: {error}"})
+        os._exit(1)
+
+
+def _say(lifeline: int, report: dict[str, Any]) -> None:
+    os.write(lifeline, json.dumps(report).encode() + b"\n")
+
+
+def _take_places(files: list[int]) -> None:
+    """Move these open files to the lowest numbers, in order, and close all others."""
+    moved = [fcntl.fcntl(file, fcntl.F_DUPFD, 64) for file in files]
+    for place, file in enumerate(moved):
+        os.dup2(file, place)
+    os.closerange(len(moved), 1 << 16)
+
+
+def _become_program(house: _House, limits: dict[str, Any]) -> None:
+    """Give everything up, one layer after the other. The order matters: each step needs what a later one takes."""
     os.setsid()
-    _take_places(given, keeper)
-    stdin, stdout, stderr, result, request, keeper = range(6)
     _limit(house, limits)
     if house.drops_user:
         _drop_user()
     kernel.drop_capabilities()
     kernel.die_with_parent()
-    if select.select([keeper], [], [], 0)[0]:  # it died before that could be heard
+    if select.select([_KEEPER], [], [], 0)[0]:  # it died before that could be heard
         os._exit(1)
-    os.close(keeper)
     kernel.hide_memory()
     kernel.forbid_new_privileges()
     os.chdir(namespaces.SCRATCH if house.has_root else "/")
@@ -213,16 +234,6 @@ def _become_program(house: _House, limits: dict[str, Any], given: list[int], kee
         landlock.restrict(house.readable, house.writable)
     if house.has_seccomp:
         seccomp.restrict(has_scratch=house.has_root)
-    program.run(request, result)
-
-
-def _take_places(given: list[int], keeper: int) -> None:
-    """Move open files to the lowest numbers, and close all others."""
-    stdin, stdout, stderr, request, result = given
-    moved = [fcntl.fcntl(file, fcntl.F_DUPFD, 64) for file in (stdin, stdout, stderr, result, request, keeper)]
-    for place, file in enumerate(moved):
-        os.dup2(file, place)
-    os.closerange(len(moved), 1 << 16)
 
 
 def _limit(house: _House, limits: dict[str, Any]) -> None:
