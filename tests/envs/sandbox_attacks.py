@@ -44,8 +44,8 @@ def killed(name: str, call: str) -> Attack:
 
 
 SOCKETS = {
-    "unix": 1, "inet": 2, "ax25": 3, "ipx": 4, "inet6": 10, "netlink": 16, "packet": 17, "rds": 21, "can": 29, "tipc": 30,
-    "bluetooth": 31, "alg": 38, "vsock": 40, "xdp": 44,
+    "unix": 1, "inet": 2, "ax25": 3, "ipx": 4, "inet6": 10, "netlink": 16, "packet": 17, "rds": 21, "can": 29,
+    "tipc": 30, "bluetooth": 31, "alg": 38, "vsock": 40, "xdp": 44,
 }  # fmt: skip
 
 READS = {
@@ -77,7 +77,9 @@ ATTACKS = [
         for name, family in SOCKETS.items()
     ),
     harmless("connect", "import socket\nsocket.socket()\nprint('BREACH')"),
-    Attack("datagram pair", "import socket\nsocket.socketpair(1, socket.SOCK_DGRAM)\nprint('BREACH')", is_harmless=True),
+    Attack(
+        "datagram pair", "import socket\nsocket.socketpair(1, socket.SOCK_DGRAM)\nprint('BREACH')", is_harmless=True
+    ),
     harmless(
         "send to a path",
         "import socket\na, b = socket.socketpair()\ntry:\n    a.sendto(b'', '/tmp/none')\n"
@@ -91,10 +93,15 @@ ATTACKS = [
     harmless("list processes", "import os\nprint('BREACH' if os.listdir('/proc') else '')"),
     harmless("import a package", "import pip\nprint('BREACH')"),
     Attack("import zaya", "import zaya\nprint('BREACH')"),
-    Attack("import zaya again", "import sys\nsys.path += ['SRC']\nimport zaya.errors\nprint('BREACH')", is_harmless=True),
+    Attack(
+        "import zaya again", "import sys\nsys.path += ['SRC']\nimport zaya.errors\nprint('BREACH')", is_harmless=True
+    ),
     Attack("loaded modules", "import sys\nprint('BREACH' if any(m.startswith('zaya') for m in sys.modules) else '')"),
-    harmless("environment", "import os\nprint('BREACH' if set(os.environ) - {'PYTHONHASHSEED', 'HOME', 'LANG', 'TZ',\n"
-             "    'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'LC_CTYPE'} else '')"),
+    harmless(
+        "environment",
+        "import os\nprint('BREACH' if set(os.environ) - {'PYTHONHASHSEED', 'HOME', 'LANG', 'TZ',\n"
+        "    'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'LC_CTYPE'} else '')",
+    ),
     harmless("write outside", "open('FOLDER/new', 'w').write('x')\nprint('BREACH')"),
     harmless("change outside", "open('SECRET', 'a').write('x')\nprint('BREACH')"),
     harmless("truncate outside", "import os\nos.truncate('SECRET', 3)\nprint('BREACH')"),
@@ -104,8 +111,10 @@ ATTACKS = [
     harmless("rename outside", "import os\nos.rename('SECRET', 'FOLDER/moved')\nprint('BREACH')"),
     harmless("remove outside", "import os\nos.remove('SECRET')\nprint('BREACH')"),
     harmless("folder outside", "import os\nos.mkdir('FOLDER/folder')\nprint('BREACH')"),
-    harmless("symbolic link", "import os\nos.symlink('SECRET', 'FOLDER/s' if 0 else 'here')\nopen('here').read()\n"
-             "print('BREACH')"),
+    harmless(
+        "symbolic link",
+        "import os\nos.symlink('SECRET', 'FOLDER/s' if 0 else 'here')\nopen('here').read()\nprint('BREACH')",
+    ),
     Attack(
         "symbolic link race",
         "import os, threading\nopen('a', 'w').close()\nos.symlink('SECRET', 'b')\n"
@@ -119,8 +128,11 @@ ATTACKS = [
     harmless("write the library", "import json\nopen(json.__file__, 'a')\nprint('BREACH')"),
     harmless("a device", "import os\nos.mknod('FOLDER/pipe', 0o10600)\nprint('BREACH')"),
     harmless("fork", "import os\nif os.fork() == 0:\n    os._exit(0)\nprint('BREACH')"),
-    Attack("fork bomb", "import os\nwhile True:\n    try:\n        os.fork(); print('BREACH')\n"
-           "    except PermissionError:\n        break"),
+    Attack(
+        "fork bomb",
+        "import os\nwhile True:\n    try:\n        os.fork(); print('BREACH')\n"
+        "    except PermissionError:\n        break",
+    ),
     Attack("vfork", f"{LIBC}print('BREACH' if libc.vfork() > 0 else '')", ("ok", "error", "denied")),
     Attack("clone3", f"{LIBC}print('BREACH' if call(435, bytes(88), 88) >= 0 else '')"),
     Attack("clone with new namespaces", f"{LIBC}print('BREACH' if call(CLONE, 0x10000011, 0, 0, 0, 0) >= 0 else '')"),
@@ -128,8 +140,11 @@ ATTACKS = [
     harmless("exec", "import os\nos.execv('/bin/echo', ['echo', 'BREACH'])"),
     Attack("exec of itself", "import os, sys\nos.execv(sys.executable, ['python', '-c', 'print(\"BREACH\")'])"),
     Attack("exec from memory", "import os\nf = os.memfd_create('x')\nprint('BREACH')", is_harmless=True),
-    harmless("multiprocessing", "import multiprocessing as m\np = m.get_context('fork').Process(target=print)\n"
-             "p.start()\np.join()\nprint('BREACH')"),
+    harmless(
+        "multiprocessing",
+        "import multiprocessing as m\np = m.get_context('fork').Process(target=print)\n"
+        "p.start()\np.join()\nprint('BREACH')",
+    ),
     Attack(
         "a child that never ends",
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(1000)\n"
@@ -144,42 +159,76 @@ ATTACKS = [
     Attack("memory bomb", "x = []\nwhile True:\n    x.append(bytearray(1 << 26))", ("memory",)),
     Attack("memory bomb by pieces", "x = []\nwhile True:\n    x.append([x] * 1000)", ("memory",)),
     Attack("a huge number", "x = 1 << (1 << 40)\nprint('BREACH')", ("memory", "error")),
-    Attack("shared memory", "import mmap\nx = [mmap.mmap(-1, 1 << 28) for _ in range(16)]\nprint('BREACH')",
-           ("memory", "error")),
-    Attack("stack overflow", "import ctypes, sys\nsys.setrecursionlimit(10**9)\n"
-           "class A:\n    def __repr__(self): return repr(self)\nrepr(A())\nprint('BREACH')", ("error", "memory")),
+    Attack(
+        "shared memory",
+        "import mmap\nx = [mmap.mmap(-1, 1 << 28) for _ in range(16)]\nprint('BREACH')",
+        ("memory", "error"),
+    ),
+    Attack(
+        "stack overflow",
+        "import ctypes, sys\nsys.setrecursionlimit(10**9)\n"
+        "class A:\n    def __repr__(self): return repr(self)\nrepr(A())\nprint('BREACH')",
+        ("error", "memory"),
+    ),
     Attack("crash", "import ctypes\nctypes.string_at(0)\nprint('BREACH')", ("error",)),
     Attack("loop", "while True: pass", ("time",)),
-    Attack("loop in C", "'a' * 5000000 in ('a' * 2500000 + 'b') * 4\nimport re\nre.match('(a*)*b', 'a' * 40)", ("time",)),
+    Attack(
+        "loop in C", "'a' * 5000000 in ('a' * 2500000 + 'b') * 4\nimport re\nre.match('(a*)*b', 'a' * 40)", ("time",)
+    ),
     Attack("sleep", "import time\ntime.sleep(1000)", ("time",)),
-    Attack("deaf to signals", "import signal\nfor n in range(1, 32):\n    try: signal.signal(n, signal.SIG_IGN)\n"
-           "    except OSError: pass\nwhile True: pass", ("time",)),
-    Attack("a thread that stays", "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()",
-           ("time",)),
+    Attack(
+        "deaf to signals",
+        "import signal\nfor n in range(1, 32):\n    try: signal.signal(n, signal.SIG_IGN)\n"
+        "    except OSError: pass\nwhile True: pass",
+        ("time",),
+    ),
+    Attack(
+        "a thread that stays",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()",
+        ("time",),
+    ),
     Attack("an end that does not come", "import atexit, time\natexit.register(time.sleep, 1000)", ("time",)),
     Attack("flood of stdout", "while True: print('x' * 1000)", ("output",)),
     Attack("flood of stderr", "import sys\nwhile True: print('x' * 1000, file=sys.stderr)", ("output",)),
     Attack("flood of the result", "import os\nwhile True: os.write(3, b'x' * 1000)", ("output",)),
     Attack("flood and end", "import os\nos.write(1, b'x' * 60000); os.write(1, b'x' * 60000)", ("output",)),
-    Attack("a large file", "f = open('x', 'wb')\nfor _ in range(64): f.write(bytes(1 << 20))\nf.flush()\nprint('BREACH')"),
+    Attack(
+        "a large file", "f = open('x', 'wb')\nfor _ in range(64): f.write(bytes(1 << 20))\nf.flush()\nprint('BREACH')"
+    ),
     Attack("many files", "import os\nfor n in range(10000): open(str(n), 'w').close()\nprint('BREACH')"),
     Attack("a full disk", "import os\nfor n in range(200): open(str(n), 'wb').write(bytes(1 << 20))\nprint('BREACH')"),
-    Attack("many open files", "x = [open(0, closefd=False) for _ in range(3)]\nimport os\n"
-           "for _ in range(1000): os.dup(0)\nprint('BREACH')"),
+    Attack(
+        "many open files",
+        "x = [open(0, closefd=False) for _ in range(3)]\nimport os\nfor _ in range(1000): os.dup(0)\nprint('BREACH')",
+    ),
     Attack("more limits", "import resource as r\nr.setrlimit(r.RLIMIT_AS, (r.RLIM_INFINITY,) * 2)\nprint('BREACH')"),
     Attack("more processor time", "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (9999, 9999))\nprint('BREACH')"),
-    Attack("the parent's limits", "import resource as r\nr.prlimit(PARENT, r.RLIMIT_NOFILE)\nprint('BREACH')",
-           is_harmless=True),
+    Attack(
+        "the parent's limits",
+        "import resource as r\nr.prlimit(PARENT, r.RLIMIT_NOFILE)\nprint('BREACH')",
+        is_harmless=True,
+    ),
     Attack("signal to the parent", "import os\nos.kill(PARENT, 0)\nprint('BREACH')", is_harmless=True),
-    Attack("signal to its parent", "import os\nos.kill(os.getppid(), 0) if os.getppid() else 1 / 0\nprint('BREACH')",
-           is_harmless=True),
+    Attack(
+        "signal to its parent",
+        "import os\nos.kill(os.getppid(), 0) if os.getppid() else 1 / 0\nprint('BREACH')",
+        is_harmless=True,
+    ),
     Attack("signal to all", "import os\nos.kill(-1, 9)\nprint('BREACH')"),
     Attack("signal to the group", "import os\nos.killpg(0, 0)\nprint('BREACH')", is_harmless=True),
-    Attack("signal to a thread of the parent", f"{LIBC}print('BREACH' if call(TGKILL, PARENT, PARENT, 0) == 0 else '')",
-           is_harmless=True),
-    Attack("signal by a queue", f"{LIBC}print('BREACH' if libc.sigqueue(PARENT, 0, None) == 0 else '')", is_harmless=True),
-    Attack("signal by a file", "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, PARENT)\nprint('BREACH')",
-           is_harmless=True),
+    Attack(
+        "signal to a thread of the parent",
+        f"{LIBC}print('BREACH' if call(TGKILL, PARENT, PARENT, 0) == 0 else '')",
+        is_harmless=True,
+    ),
+    Attack(
+        "signal by a queue", f"{LIBC}print('BREACH' if libc.sigqueue(PARENT, 0, None) == 0 else '')", is_harmless=True
+    ),
+    Attack(
+        "signal by a file",
+        "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, PARENT)\nprint('BREACH')",
+        is_harmless=True,
+    ),
     Attack("handle of the parent", "import os\nos.pidfd_open(PARENT)\nprint('BREACH')", is_harmless=True),
     Attack("outlive the keeper", f"{LIBC}print('BREACH' if libc.prctl(1, 0, 0, 0, 0) == 0 else '')", is_harmless=True),
     Attack("a core for all", f"{LIBC}print('BREACH' if libc.prctl(4, 1, 0, 0, 0) == 0 else '')", is_harmless=True),

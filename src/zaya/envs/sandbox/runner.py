@@ -39,12 +39,10 @@ from zaya.errors import UsageError
 START_TIMEOUT_S = 60.0
 _GRACE_S = 10.0
 """For a keeper to report what it killed."""
-_SOURCE = Path(__file__).parents[3]
 _BOOT = """
 import socket, sys
-sys.path.insert(0, sys.argv[1])
 from zaya.envs.sandbox.server import main
-main(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]), sys.argv[5:], sys.argv[4] == "unconfined")
+main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[4:], sys.argv[3] == "unconfined")
 """
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # which `python -I` would ignore: hence -s -P and an environment that is all ours
@@ -165,7 +163,7 @@ class Sandbox:
         with self._lock:
             if self._server is None:
                 server = _Server(self.packages, self.unconfined, [])
-                if "namespaces" not in server.layers and (wrapped := bubblewrap.command(_SOURCE)):
+                if "namespaces" not in server.layers and (wrapped := bubblewrap.command(_paths(self.packages))):
                     with contextlib.suppress(UsageError, SandboxError):
                         inside = _Server(self.packages, self.unconfined, wrapped)
                         server.end()
@@ -194,12 +192,12 @@ class _Server:
                 raise UsageError(f"a package for programs is not installed: {name}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.pidfd_open(os.getpid())
-        paths = [path for path in sys.path if packages and path]
+        paths = _paths(packages)
         self.process = subprocess.Popen(
             [
                 *wrapper,
                 *(sys.executable, "-s", "-P", "-S", "-B", "-X", "utf8", "-c", _BOOT),
-                *(str(_SOURCE), str(theirs.fileno()), str(parent), "unconfined" if unconfined else "confined"),
+                *(str(theirs.fileno()), str(parent), "unconfined" if unconfined else "confined"),
                 *packages,
             ],
             stdin=subprocess.DEVNULL,
@@ -207,7 +205,7 @@ class _Server:
             stderr=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), parent),
             cwd="/",
-            env={**_ENVIRONMENT, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})},
+            env={**_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
         )
         theirs.close()
@@ -227,6 +225,11 @@ class _Server:
             raise _cannot_confine(said["error"])
         self.layers = (*(["bubblewrap"] if wrapper else []), *said["layers"])
         self.missing = tuple(said["missing"])
+
+
+def _paths(packages: Sequence[str]) -> list[str]:
+    """Where the server imports from: our own source first, and where packages for programs lie, if there are any."""
+    return [str(Path(__file__).parents[3]), *(path for path in sys.path if packages and path)]
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:

@@ -87,15 +87,21 @@ class _House:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, programs go first
         for name in _PRELOADED:
-            importlib.import_module(name)
+            with contextlib.suppress(ImportError):  # a Python may be built without some
+                importlib.import_module(name)
         library = os.path.realpath(sysconfig.get_path("stdlib"))
         visible, hidden = [library], [f"{library}/{name}" for name in ("site-packages", "dist-packages")]
         visible += self._load_packages(packages, library)
-        os.environ.pop("PYTHONPATH", None)
+        for name in ("PYTHONPATH", "PWD"):  # where the packages are, and what bubblewrap adds
+            os.environ.pop(name, None)
         sys.path[:] = [library, f"{library}/lib-dynload"]
         self.base_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        self.has_root = self._try("namespaces", lambda: namespaces.enter_private_root(visible, hidden))
+        # In a child first: half of a private root is worse than none.
+        self.has_root = self._try(
+            "namespaces", lambda: _in_child(lambda: namespaces.enter_private_root(visible, hidden))
+        )
         if self.has_root:
+            namespaces.enter_private_root(visible, hidden)
             self.readable, self.writable = ["/"], [namespaces.SCRATCH, "/dev/null"]
         else:
             inside = [entry.path for entry in os.scandir(library) if entry.path not in hidden]
