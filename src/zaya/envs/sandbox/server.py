@@ -24,6 +24,7 @@ import os
 import resource
 import select
 import signal
+import site
 import socket
 import sys
 import sysconfig
@@ -38,7 +39,7 @@ _PRELOADED = (
     "array", "ast", "asyncio", "base64", "bisect", "bz2", "calendar", "cmath", "collections", "contextlib", "copy",
     "csv", "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq",
     "inspect", "io", "itertools", "json", "lzma", "math", "numbers", "operator", "pickle", "pprint", "queue", "random",
-    "re", "socket", "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "time", "typing",
+    "re", "socket", "sqlite3", "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "time", "typing",
     "unicodedata", "uuid", "xml.etree.ElementTree", "zlib", "zoneinfo",
 )  # fmt: skip
 """Loaded before a program runs: what many use, and what needs libraries of the system, which are out of reach later."""
@@ -91,6 +92,7 @@ class _House:
                 importlib.import_module(name)
         library = os.path.realpath(sysconfig.get_path("stdlib"))
         visible, hidden = [library], [f"{library}/{name}" for name in ("site-packages", "dist-packages")]
+        site.setquit()  # exit() and quit(), which Python without its site module lacks and programs use
         visible += self._load_packages(packages, library)
         for name in ("PYTHONPATH", "PWD"):  # where the packages are, and what bubblewrap adds
             os.environ.pop(name, None)
