@@ -37,7 +37,9 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     with Sandbox(packages=args.packages) as sandbox:
-        print(f"{'start, with its test':24} {1000 * (time.perf_counter() - start):8.1f} ms, {' + '.join(sandbox.layers)}")
+        print(
+            f"{'start, with its test':24} {1000 * (time.perf_counter() - start):8.1f} ms, {' + '.join(sandbox.layers)}"
+        )
         measure("a script", lambda: sandbox.run(SCRIPT, stdin="1"), args.runs)
         measure("a call", lambda: sandbox.run("def f(x): return x", call=("f", [1])), args.runs)
     command = [sys.executable, "-I", "-S", "-c", SCRIPT]

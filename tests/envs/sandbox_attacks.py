@@ -201,6 +201,11 @@ ATTACKS = [
         "many open files",
         "x = [open(0, closefd=False) for _ in range(3)]\nimport os\nfor _ in range(1000): os.dup(0)\nprint('BREACH')",
     ),
+    Attack(
+        "forge the report",
+        "import os\nfor n in range(4, 99):\n    try: os.write(n, b'{\"error\": 1}\\n'); print('BREACH')\n"
+        "    except OSError: pass",
+    ),
     Attack("more limits", "import resource as r\nr.setrlimit(r.RLIMIT_AS, (r.RLIM_INFINITY,) * 2)\nprint('BREACH')"),
     Attack("more processor time", "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (9999, 9999))\nprint('BREACH')"),
     Attack(

@@ -321,6 +321,15 @@ def test_limits_are_told_apart(sandbox: Sandbox, program: str, status: str) -> N
     assert result.value is None
 
 
+def test_time_is_told_apart(sandbox: Sandbox) -> None:
+    asleep, busy = (
+        sandbox.run(program, limits=Limits(seconds=1)) for program in ("import time\ntime.sleep(9)", "while True: pass")
+    )
+    assert 1 <= asleep.seconds
+    assert 1 <= busy.seconds
+    assert 0 <= asleep.cpu_seconds < busy.cpu_seconds <= busy.seconds
+
+
 def test_just_enough_is_enough(sandbox: Sandbox) -> None:
     assert sandbox.run(f"print('x' * {(1 << 16) - 1})").stdout == "x" * ((1 << 16) - 1) + "\n"
     assert sandbox.run("len(bytearray(200 << 20))").status == "ok"

@@ -94,6 +94,8 @@ class Result:
     """Of the process; negative is a signal."""
     seconds: float
     """On the clock."""
+    cpu_seconds: float
+    """Of a processor. Far below `seconds`, a run that ended by time has slept, or the machine had too much to do."""
     value: Any = None
     """What the called function returned, through JSON: a tuple is a list, keys are strings."""
 
@@ -222,7 +224,10 @@ class _Server:
         said = json.loads(answer)
         if "error" in said:
             self.end()
-            raise _cannot_confine(said["error"])
+            raise SandboxError(f"the sandbox's server failed: {said['error']}")
+        if not (said["is_tight"] or unconfined):
+            self.end()
+            raise _cannot_confine("; ".join(said["missing"]))
         self.layers = (*(["bubblewrap"] if wrapper else []), *said["layers"])
         self.missing = tuple(said["missing"])
 
@@ -360,6 +365,7 @@ class _Run:
             stderr.decode("utf-8", "replace"),
             exit_code,
             time.monotonic() - self.start,
+            report["cpu"],
             value,
         )
 

@@ -53,11 +53,13 @@ _NOBODY = 65534
 def main(control: socket.socket, parent: int, packages: list[str], unconfined: bool) -> None:
     """Serve until the runner is gone. The first message says what is in force, or why nothing is."""
     try:
-        house = _House(packages, unconfined)
+        house = _House(packages)
     except Exception as error:
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         return
-    control.send(json.dumps({"layers": house.layers, "missing": house.missing}).encode())
+    control.send(json.dumps({"layers": house.layers, "missing": house.missing, "is_tight": house.is_tight}).encode())
+    if not (house.is_tight or unconfined):
+        return
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers end without anybody waiting for them
     gc.disable()
     gc.freeze()
@@ -80,7 +82,7 @@ def main(control: socket.socket, parent: int, packages: list[str], unconfined: b
 class _House:
     """What the server has found and done before the first run."""
 
-    def __init__(self, packages: list[str], unconfined: bool) -> None:
+    def __init__(self, packages: list[str]) -> None:
         self.layers: list[str] = []
         self.missing: list[str] = []
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -109,15 +111,12 @@ class _House:
             inside = [entry.path for entry in os.scandir(library) if entry.path not in hidden]
             self.readable, self.writable = [*inside, *visible[1:]], []
         self.has_landlock = self._try("landlock", lambda: _in_child(lambda: landlock.restrict(["/"], [])))
-        self.has_seccomp = seccomp.is_known() and self._try(
-            "seccomp", lambda: _in_child(lambda: seccomp.restrict(has_scratch=True))
-        )
-        self.drops_user = os.geteuid() == 0 and self._try("user", lambda: _in_child(lambda: _read_as_other(library)))
-        if os.geteuid() == 0 and not self.drops_user:
+        self.has_seccomp = self._try("seccomp", lambda: _in_child(lambda: seccomp.restrict(has_scratch=True)))
+        is_root = os.geteuid() == 0
+        self.drops_user = is_root and self._try("user", lambda: _in_child(lambda: _read_as_other(library)))
+        if is_root and not self.drops_user:
             self.missing[-1] = f"user (nobody but root can read {library})"
-        is_tight = self.has_seccomp and (self.has_root or self.has_landlock) and (os.geteuid() != 0 or self.drops_user)
-        if not unconfined and not is_tight:
-            raise RuntimeError("; ".join(self.missing))
+        self.is_tight = self.has_seccomp and (self.has_root or self.has_landlock) and (self.drops_user or not is_root)
 
     def _load_packages(self, names: list[str], library: str) -> list[str]:
         """Import them, and find the folders of all that came with them, which may load more of themselves later."""
@@ -182,7 +181,8 @@ def _keep(house: _House, limits: dict[str, Any], files: list[int], control: sock
             _take_places([*given, own, lifeline])
         with _telling(_LIFELINE):
             _become_program(house, limits)
-        os.closerange(_KEEPER, _LIFELINE + 1)
+        os.close(_KEEPER)
+        os.close(_LIFELINE)
         program.run(_REQUEST, _RESULT)
     for file in [*given, own]:
         os.close(file)
