@@ -92,6 +92,10 @@ ATTACKS = [
     harmless("list the root", "import os\nprint('BREACH' if {'etc', 'home', 'usr'} & set(os.listdir('/')) else '')"),
     harmless("list processes", "import os\nprint('BREACH' if os.listdir('/proc') else '')"),
     harmless("import a package", "import pip\nprint('BREACH')"),
+    harmless(
+        "other people's packages",
+        "import os\nprint('BREACH' if os.listdir(os.path.dirname(os.__file__) + '/site-packages') else '')",
+    ),
     Attack("import zaya", "import zaya\nprint('BREACH')"),
     Attack(
         "import zaya again", "import sys\nsys.path += ['SRC']\nimport zaya.errors\nprint('BREACH')", is_harmless=True
