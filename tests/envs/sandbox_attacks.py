@@ -103,7 +103,7 @@ ATTACKS = [
     Attack("loaded modules", "import sys\nprint('BREACH' if any(m.startswith('zaya') for m in sys.modules) else '')"),
     harmless(
         "environment",
-        "import os\nprint('BREACH' if set(os.environ) - {'PYTHONHASHSEED', 'HOME', 'LANG', 'TZ',\n"
+        "import os\nprint('BREACH' if set(os.environ) - {'PYTHONHASHSEED', 'HOME', 'TMPDIR', 'LANG', 'TZ',\n"
         "    'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'LC_CTYPE'} else '')",
     ),
     harmless("write outside", "open('FOLDER/new', 'w').write('x')\nprint('BREACH')"),

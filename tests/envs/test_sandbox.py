@@ -43,6 +43,7 @@ from zaya.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 IS_ROOT = os.geteuid() == 0
+STARTED = time.time()
 
 
 def why_not() -> str | None:
@@ -389,7 +390,9 @@ def test_state_of_a_run_is_not_in_the_next(sandbox: Sandbox) -> None:
 
 
 def test_runs_may_overlap(sandbox: Sandbox) -> None:
-    program = "import os, time\nopen(input(), 'w').close()\ntime.sleep(0.2)\nprint(os.listdir('.'), os.listdir('/tmp'))"
+    program = (
+        "import os, time\nopen(input(), 'w').close()\ntime.sleep(0.2)\nprint(os.listdir('.'), os.listdir('/sandbox'))"
+    )
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda n: sandbox.run(program, stdin=f"file{n}"), range(8)))
     assert [result.stdout for result in results] == [f"['file{n}'] ['file{n}']\n" for n in range(8)]
@@ -407,9 +410,9 @@ def test_open_files_of_the_parent_stay_there(sandbox: Sandbox, secret: Path) -> 
 # 7
 
 
-def test_the_sandbox_ends(secret: Path) -> None:
+def test_the_sandbox_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, files, mounts = descendants(), len(os.listdir("/proc/self/fd")), Path("/proc/self/mountinfo").read_text()
-    temporary = set(os.listdir(tempfile.gettempdir()))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sandbox = Sandbox()
     for _ in range(3):
         assert sandbox.run("open('x', 'w').write('left')").status == "ok"
@@ -421,14 +424,14 @@ def test_the_sandbox_ends(secret: Path) -> None:
     assert wait_until(lambda: descendants() == before)
     assert len(os.listdir("/proc/self/fd")) == files
     assert Path("/proc/self/mountinfo").read_text() == mounts
-    assert not {name for name in set(os.listdir(tempfile.gettempdir())) - temporary if "zaya" in name}
+    assert os.listdir(tmp_path) == []
 
 
 def test_nobody_has_lost_a_process() -> None:
     """After all the above: no process of a sandbox whose parent is gone."""
 
     def orphans() -> list[psutil.Process]:
-        found = psutil.process_iter(["cmdline", "ppid"])
+        found = [p for p in psutil.process_iter(["cmdline", "ppid"]) if p.create_time() > STARTED]
         return [p for p in found if p.info["ppid"] == 1 and "zaya.envs.sandbox.server" in str(p.info["cmdline"])]
 
     assert wait_until(lambda: not orphans())
@@ -463,17 +466,20 @@ def test_a_parent_that_is_killed_leaves_nothing(number: int) -> None:
 
 def test_a_fork_of_the_parent_does_not_keep_the_sandbox(secret: Path) -> None:
     """A child that was forked has the sockets too; the end of the parent is what counts."""
-    code = KILLED.replace('print("ready"', 'import time\nif os.fork() == 0: time.sleep(5); os._exit(0)\nprint("ready"')
+    code = KILLED.replace('print("ready"', 'import time\nif os.fork() == 0: time.sleep(60); os._exit(0)\nprint("ready"')
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"ready\n"
     process = psutil.Process(parent.pid)
     assert wait_until(lambda: len(process.children(recursive=True)) == 6)
-    left = [child for child in process.children(recursive=True) if child.cmdline()[1:2] != ["-c"]]
+    (fork,) = (child for child in process.children() if child.cmdline()[1] == "-c")
+    left = [child for child in process.children(recursive=True) if child != fork]
     parent.kill()
     parent.wait()
     parent.stdout.close()
     assert wait_until(lambda: not any(child.is_running() for child in left))
+    assert fork.is_running()
+    fork.kill()
 
 
 def test_a_server_started_by_a_thread_that_ended(secret: Path) -> None:

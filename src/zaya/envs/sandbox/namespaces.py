@@ -13,8 +13,8 @@ from pathlib import Path
 
 from zaya.envs.sandbox import kernel
 
-SCRATCH = "/tmp"
-"""Where a run may write, and where it starts."""
+SCRATCH = "/sandbox"
+"""Where a run may write, and where it starts. Not /tmp, where Python or a package may lie."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 SCRATCH_BYTES = 16 << 20
 SCRATCH_FILES = 256

@@ -46,7 +46,8 @@ main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[4:], sys
 """
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # which `python -I` would ignore: hence -s -P and an environment that is all ours
-    "HOME": "/tmp",
+    "HOME": "/sandbox",
+    "TMPDIR": "/sandbox",
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "OMP_NUM_THREADS": "1",
