@@ -13,8 +13,8 @@ from pathlib import Path
 
 from zaya.envs.sandbox import kernel
 
-SCRATCH = "/tmp"
-"""Where a run may write, and where it starts."""
+SCRATCH = "/sandbox"
+"""Where a run may write, and where it starts. Not /tmp, where Python or a package may lie."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 SCRATCH_BYTES = 16 << 20
 SCRATCH_FILES = 256
@@ -24,8 +24,8 @@ _CARRIED = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kern
 def enter_private_root(visible: Iterable[str], hidden: Iterable[str]) -> None:
     """Leave the files and the network of the machine for good; of the files, keep what is `visible`, read only.
 
-    What is `hidden` becomes an empty directory. Raises OSError, before anything has changed, where the system does not
-    allow it.
+    What is `hidden` becomes an empty directory. Raises OSError where the system does not allow all of it, with part of
+    it done.
     """
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:

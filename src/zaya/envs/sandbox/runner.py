@@ -1,8 +1,8 @@
 """A sandbox: programs that a model wrote run in it, and what they put out comes back.
 
     with Sandbox() as sandbox:
-        sandbox.run("print(sum(map(int, input().split())))", stdin="1 2")     ->  Result(status="ok", stdout="3\\n", ...)
-        sandbox.run("def double(x): return 2 * x", call=("double", [21]))     ->  Result(status="ok", value=42, ...)
+        sandbox.run("print(int(input()) + 1)", stdin="1")                    ->  Result(status="ok", stdout="2\\n", ...)
+        sandbox.run("def double(x): return 2 * x", call=("double", [21]))    ->  Result(status="ok", value=42, ...)
 
 Every run is a process of its own, in an empty directory of its own, and sees nothing of others. What comes back is what
 the program says, no more: compare it here, and never send in what it should be. How it is held is in
@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import importlib.util
 import json
+import math
 import os
 import selectors
 import shutil
@@ -38,16 +39,15 @@ from zaya.errors import UsageError
 START_TIMEOUT_S = 60.0
 _GRACE_S = 10.0
 """For a keeper to report what it killed."""
-_SOURCE = Path(__file__).parents[3]
 _BOOT = """
 import socket, sys
-sys.path.insert(0, sys.argv[1])
 from zaya.envs.sandbox.server import main
-main(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]), sys.argv[5:], sys.argv[4] == "unconfined")
+main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[4:], sys.argv[3] == "unconfined")
 """
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # which `python -I` would ignore: hence -s -P and an environment that is all ours
-    "HOME": "/tmp",
+    "HOME": "/sandbox",
+    "TMPDIR": "/sandbox",
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "OMP_NUM_THREADS": "1",
@@ -73,8 +73,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value <= 0:
-                raise UsageError(f"a limit of a run must be above 0: {name} = {value}")
+            if not 0 < value < math.inf:
+                raise UsageError(f"a limit of a run must be above 0 and finite: {name} = {value}")
 
 
 Status = Literal["ok", "error", "time", "memory", "output", "denied"]
@@ -95,6 +95,8 @@ class Result:
     """Of the process; negative is a signal."""
     seconds: float
     """On the clock."""
+    cpu_seconds: float
+    """Of a processor. Far below `seconds`, a run that ended by time has slept, or the machine had too much to do."""
     value: Any = None
     """What the called function returned, through JSON: a tuple is a list, keys are strings."""
 
@@ -113,9 +115,7 @@ class Sandbox:
     protection there is, which may be none: they may then read, change and send away all that you can.
     """
 
-    def __init__(
-        self, limits: Limits | None = None, *, packages: Sequence[str] = (), unconfined: bool = False
-    ) -> None:
+    def __init__(self, limits: Limits | None = None, *, packages: Sequence[str] = (), unconfined: bool = False) -> None:
         self.limits = limits or Limits()
         self.packages = tuple(packages)
         self.unconfined = unconfined
@@ -166,7 +166,7 @@ class Sandbox:
         with self._lock:
             if self._server is None:
                 server = _Server(self.packages, self.unconfined, [])
-                if "namespaces" not in server.layers and (wrapped := bubblewrap.command(_SOURCE)) is not None:
+                if "namespaces" not in server.layers and (wrapped := bubblewrap.command(_paths(self.packages))):
                     with contextlib.suppress(UsageError, SandboxError):
                         inside = _Server(self.packages, self.unconfined, wrapped)
                         server.end()
@@ -195,12 +195,12 @@ class _Server:
                 raise UsageError(f"a package for programs is not installed: {name}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.pidfd_open(os.getpid())
-        paths = [path for path in sys.path if packages and path]
+        paths = _paths(packages)
         self.process = subprocess.Popen(
             [
                 *wrapper,
                 *(sys.executable, "-s", "-P", "-S", "-B", "-X", "utf8", "-c", _BOOT),
-                *(str(_SOURCE), str(theirs.fileno()), str(parent), "unconfined" if unconfined else "confined"),
+                *(str(theirs.fileno()), str(parent), "unconfined" if unconfined else "confined"),
                 *packages,
             ],
             stdin=subprocess.DEVNULL,
@@ -208,7 +208,7 @@ class _Server:
             stderr=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), parent),
             cwd="/",
-            env={**_ENVIRONMENT, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})},
+            env={**_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
         )
         theirs.close()
@@ -225,9 +225,17 @@ class _Server:
         said = json.loads(answer)
         if "error" in said:
             self.end()
-            raise _cannot_confine(said["error"])
+            raise SandboxError(f"the sandbox's server failed: {said['error']}")
+        if not (said["is_tight"] or unconfined):
+            self.end()
+            raise _cannot_confine("; ".join(said["missing"]))
         self.layers = (*(["bubblewrap"] if wrapper else []), *said["layers"])
         self.missing = tuple(said["missing"])
+
+
+def _paths(packages: Sequence[str]) -> list[str]:
+    """Where the server imports from: our own source first, and where packages for programs lie, if there are any."""
+    return [str(Path(__file__).parents[3]), *(path for path in sys.path if packages and path)]
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
@@ -261,10 +269,9 @@ class _Run:
             stack.enter_context(lifeline)
             given = [_in_memory(stdin)]
             self.received: dict[int, bytearray] = {}
-            for _ in ("stdout", "stderr"):
+            for _ in ("stdout", "stderr", "value"):
                 self._pipe(given, stack)
             given.append(_in_memory(request))
-            self._pipe(given, stack)
             stdout, stderr, value = self.received.values()
             try:
                 with theirs:
@@ -322,7 +329,7 @@ class _Run:
                     self.stopped = self.stopped or "output"
                     break
         try:
-            return json.loads(report)
+            return json.loads(report.split(b"\n")[0])
         except ValueError:
             raise SandboxError("the keeper of a run died") from None
 
@@ -352,9 +359,16 @@ class _Run:
             status = "error"
         else:
             status = "ok"
-        texts = [data.decode("utf-8", "replace") for data in (stdout, stderr)]
         value = note.get("value") if status == "ok" and self.wants_value else None
-        return Result(status, *texts, exit_code, time.monotonic() - self.start, value)
+        return Result(
+            status,
+            stdout.decode("utf-8", "replace"),
+            stderr.decode("utf-8", "replace"),
+            exit_code,
+            time.monotonic() - self.start,
+            report["cpu"],
+            value,
+        )
 
 
 def _read(file: int) -> bytes | None:

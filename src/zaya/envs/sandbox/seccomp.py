@@ -80,13 +80,10 @@ class _Test:
     is_upper: bool = False
 
 
-def is_known() -> bool:
-    """Whether there is a list for this machine."""
-    return MACHINE in _ARCHITECTURES
-
-
 def restrict(*, has_scratch: bool) -> None:
     """Leave this process the calls it may make. Needs no new privileges; has_scratch: files may be opened to write."""
+    if MACHINE not in _ARCHITECTURES:
+        raise OSError(errno.ENOSYS, f"no list of system calls for {MACHINE}")
     filters = _filter(os.getpid(), has_scratch=has_scratch)
     instructions = ctypes.create_string_buffer(b"".join(filters), 8 * len(filters))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(filters), ctypes.addressof(instructions)))

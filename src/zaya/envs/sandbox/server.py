@@ -24,10 +24,11 @@ import os
 import resource
 import select
 import signal
+import site
 import socket
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,13 +36,15 @@ from zaya.envs.sandbox import kernel, landlock, namespaces, program, seccomp
 
 REQUEST_BYTES = 1 << 12
 _PRELOADED = (
-    "array", "ast", "asyncio", "base64", "bisect", "bz2", "calendar", "cmath", "collections", "contextlib", "copy", "csv",
-    "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io",
-    "itertools", "json", "lzma", "math", "numbers", "operator", "pickle", "pprint", "queue", "random", "re", "socket",
-    "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "time", "typing", "unicodedata", "uuid",
-    "xml.etree.ElementTree", "zlib", "zoneinfo",
+    "array", "ast", "asyncio", "base64", "bisect", "bz2", "calendar", "cmath", "collections", "contextlib", "copy",
+    "csv", "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq",
+    "inspect", "io", "itertools", "json", "lzma", "math", "numbers", "operator", "pickle", "pprint", "queue", "random",
+    "re", "socket", "sqlite3", "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "time", "typing",
+    "unicodedata", "uuid", "xml.etree.ElementTree", "zlib", "zoneinfo",
 )  # fmt: skip
 """Loaded before a program runs: what many use, and what needs libraries of the system, which are out of reach later."""
+_RESULT, _REQUEST, _KEEPER, _LIFELINE = range(3, 7)
+"""Numbers of open files in the program's process, after stdin, stdout and stderr. The last two are closed in time."""
 _FIRST_UID = 0x70000000
 """Of the users that programs run as where we are root: one for each keeper, so that none has another's limits."""
 _NOBODY = 65534
@@ -50,11 +53,13 @@ _NOBODY = 65534
 def main(control: socket.socket, parent: int, packages: list[str], unconfined: bool) -> None:
     """Serve until the runner is gone. The first message says what is in force, or why nothing is."""
     try:
-        house = _House(packages, unconfined)
+        house = _House(packages)
     except Exception as error:
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         return
-    control.send(json.dumps({"layers": house.layers, "missing": house.missing}).encode())
+    control.send(json.dumps({"layers": house.layers, "missing": house.missing, "is_tight": house.is_tight}).encode())
+    if not (house.is_tight or unconfined):
+        return
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers end without anybody waiting for them
     gc.disable()
     gc.freeze()
@@ -68,10 +73,8 @@ def main(control: socket.socket, parent: int, packages: list[str], unconfined: b
         if not message:
             return
         if os.fork() == 0:
-            try:
+            with _telling(files[-1]):
                 _keep(house, json.loads(message), files, control, parent)
-            finally:
-                os._exit(1)
         for file in files:
             os.close(file)
 
@@ -79,35 +82,41 @@ def main(control: socket.socket, parent: int, packages: list[str], unconfined: b
 class _House:
     """What the server has found and done before the first run."""
 
-    def __init__(self, packages: list[str], unconfined: bool) -> None:
+    def __init__(self, packages: list[str]) -> None:
         self.layers: list[str] = []
         self.missing: list[str] = []
-        resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, programs go first
         for name in _PRELOADED:
-            importlib.import_module(name)
+            with contextlib.suppress(ImportError):  # a Python may be built without some
+                importlib.import_module(name)
         library = os.path.realpath(sysconfig.get_path("stdlib"))
         visible, hidden = [library], [f"{library}/{name}" for name in ("site-packages", "dist-packages")]
+        site.setquit()  # exit() and quit(), which Python without its site module lacks and programs use
         visible += self._load_packages(packages, library)
+        for name in ("PYTHONPATH", "PWD"):  # where the packages are, and what bubblewrap adds
+            os.environ.pop(name, None)
         sys.path[:] = [library, f"{library}/lib-dynload"]
         self.base_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        self.has_root = self._try("namespaces", lambda: namespaces.enter_private_root(visible, hidden))
+        # In a child first: half of a private root is worse than none.
+        self.has_root = self._try(
+            "namespaces", lambda: _in_child(lambda: namespaces.enter_private_root(visible, hidden))
+        )
         if self.has_root:
+            namespaces.enter_private_root(visible, hidden)
             self.readable, self.writable = ["/"], [namespaces.SCRATCH, "/dev/null"]
         else:
             inside = [entry.path for entry in os.scandir(library) if entry.path not in hidden]
             self.readable, self.writable = [*inside, *visible[1:]], []
         self.has_landlock = self._try("landlock", lambda: _in_child(lambda: landlock.restrict(["/"], [])))
-        self.has_seccomp = seccomp.is_known() and self._try(
-            "seccomp", lambda: _in_child(lambda: seccomp.restrict(has_scratch=True))
-        )
-        self.drops_user = os.geteuid() == 0 and self._try("user", lambda: _in_child(lambda: _read_as_other(library)))
-        if os.geteuid() == 0 and not self.drops_user:
+        self.has_seccomp = self._try("seccomp", lambda: _in_child(lambda: seccomp.restrict(has_scratch=True)))
+        is_root = os.geteuid() == 0
+        self.drops_user = is_root and self._try("user", lambda: _in_child(lambda: _read_as_other(library)))
+        if is_root and not self.drops_user:
             self.missing[-1] = f"user (nobody but root can read {library})"
-        is_tight = self.has_seccomp and (self.has_root or self.has_landlock) and (os.geteuid() != 0 or self.drops_user)
-        if not unconfined and not is_tight:
-            raise RuntimeError("; ".join(self.missing))
+        self.is_tight = self.has_seccomp and (self.has_root or self.has_landlock) and (self.drops_user or not is_root)
 
     def _load_packages(self, names: list[str], library: str) -> list[str]:
         """Import them, and find the folders of all that came with them, which may load more of themselves later."""
@@ -168,13 +177,13 @@ def _keep(house: _House, limits: dict[str, Any], files: list[int], control: sock
     own = os.pidfd_open(os.getpid())
     child = os.fork()
     if child == 0:
-        try:
-            _become_program(house, limits, given, own)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.write(lifeline, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
-        finally:
-            os._exit(1)
+        with _telling(lifeline):
+            _take_places([*given, own, lifeline])
+        with _telling(_LIFELINE):
+            _become_program(house, limits)
+        os.close(_KEEPER)
+        os.close(_LIFELINE)
+        program.run(_REQUEST, _RESULT)
     for file in [*given, own]:
         os.close(file)
     ended = os.pidfd_open(child)
@@ -187,23 +196,43 @@ def _keep(house: _House, limits: dict[str, Any], files: list[int], control: sock
     _, status, usage = os.wait4(child, 0)
     _end_orphans()
     with contextlib.suppress(OSError):
-        os.write(lifeline, json.dumps({"status": status, "cpu": usage.ru_utime + usage.ru_stime}).encode())
+        _say(lifeline, {"status": status, "cpu": usage.ru_utime + usage.ru_stime})
     os._exit(0)
 
 
-def _become_program(house: _House, limits: dict[str, Any], given: list[int], keeper: int) -> NoReturn:
-    """Give everything up, one layer after the other, and run. The order matters: each step needs what a later one takes."""
+@contextlib.contextmanager
+def _telling(lifeline: int) -> Iterator[None]:
+    """What goes wrong before the program runs is our fault, and is said. Then this process has nothing left to do."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _say(lifeline, {"error": f"{type(error).__name__}: {error}"})
+        os._exit(1)
+
+
+def _say(lifeline: int, report: dict[str, Any]) -> None:
+    os.write(lifeline, json.dumps(report).encode() + b"\n")
+
+
+def _take_places(files: list[int]) -> None:
+    """Move these open files to the lowest numbers, in order, and close all others."""
+    moved = [fcntl.fcntl(file, fcntl.F_DUPFD, 64) for file in files]
+    for place, file in enumerate(moved):
+        os.dup2(file, place)
+    os.closerange(len(moved), 1 << 16)
+
+
+def _become_program(house: _House, limits: dict[str, Any]) -> None:
+    """Give everything up, one layer after the other. The order matters: each step needs what a later one takes."""
     os.setsid()
-    _take_places(given, keeper)
-    stdin, stdout, stderr, result, request, keeper = range(6)
     _limit(house, limits)
     if house.drops_user:
         _drop_user()
     kernel.drop_capabilities()
     kernel.die_with_parent()
-    if select.select([keeper], [], [], 0)[0]:  # it died before that could be heard
+    if select.select([_KEEPER], [], [], 0)[0]:  # it died before that could be heard
         os._exit(1)
-    os.close(keeper)
     kernel.hide_memory()
     kernel.forbid_new_privileges()
     os.chdir(namespaces.SCRATCH if house.has_root else "/")
@@ -213,16 +242,6 @@ def _become_program(house: _House, limits: dict[str, Any], given: list[int], kee
         landlock.restrict(house.readable, house.writable)
     if house.has_seccomp:
         seccomp.restrict(has_scratch=house.has_root)
-    program.run(request, result)
-
-
-def _take_places(given: list[int], keeper: int) -> None:
-    """Move open files to the lowest numbers, and close all others."""
-    stdin, stdout, stderr, request, result = given
-    moved = [fcntl.fcntl(file, fcntl.F_DUPFD, 64) for file in (stdin, stdout, stderr, result, request, keeper)]
-    for place, file in enumerate(moved):
-        os.dup2(file, place)
-    os.closerange(len(moved), 1 << 16)
 
 
 def _limit(house: _House, limits: dict[str, Any]) -> None:
