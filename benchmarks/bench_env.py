@@ -65,7 +65,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     wanted = args.envs or [""]
-    names = [name for name in registry.names() if any(name.startswith(w) if w.endswith("/") or not w else name == w for w in wanted)]
+    names = [
+        name
+        for name in registry.names()
+        if any(name.startswith(w) if w.endswith("/") or not w else name == w for w in wanted)
+    ]
     speeds: list[Speed] = []
     with TaskPool(args.workers) as pool, Progress(len(names), "environments") as progress:
         for name in names:
@@ -83,7 +87,9 @@ def main() -> None:
     print(f"{len(speeds)} environments, {args.workers} workers, difficulty {args.difficulty}")
     for what, values in (("items", [s.items_s for s in speeds]), ("scores", [s.scores_s for s in judged])):
         low = sorted(values)[len(values) // 10]
-        print(f"{what} a second: median {statistics.median(values):,.0f}, a tenth below {low:,.0f}, least {min(values):,.1f}")
+        print(
+            f"{what} a second: median {statistics.median(values):,.0f}, a tenth below {low:,.0f}, least {min(values):,.1f}"
+        )
     for what, key in (("make", lambda s: s.items_s), ("score", lambda s: s.scores_s)):
         slowest = sorted(speeds if what == "make" else judged, key=key)[:10]
         print(f"slowest to {what}: " + ", ".join(f"{s.env} {key(s):,.1f}/s" for s in slowest))

@@ -85,7 +85,13 @@ def test_hostile_answers_end_and_are_wrong() -> None:
         "gold_answer": {"numerator": 1, "denominator": 7}, "operands": [9, 9, 9, 9], "target": 10**9, "reference_result": 1.0, "reference_answer": "x", "f_prime": "x**7",
     }  # fmt: skip
     for judge in JUDGES.values():
-        for answer in (*hostile_answers(), "9^9^9^9", "(" * 3000 + "x" + ")" * 3000, "-" * 3900 + "x", "x" + "+x" * 1900):
+        for answer in (
+            *hostile_answers(),
+            "9^9^9^9",
+            "(" * 3000 + "x" + ")" * 3000,
+            "-" * 3900 + "x",
+            "x" + "+x" * 1900,
+        ):
             assert not judge(parameters, answer), answer[:40]
     assert expression.read("x" * (expression.LONGEST + 1)) is None
 
@@ -107,7 +113,16 @@ def test_knights_and_knaves(answer: str, is_right: bool) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "is_right"),
-    [("3/4", True), (" 6/8 ", True), ("0.75", False), ("3/0", False), ("-3/-4", False), ("4/3", False), ("3 / 4", False), ("3", False)],
+    [
+        ("3/4", True),
+        (" 6/8 ", True),
+        ("0.75", False),
+        ("3/0", False),
+        ("-3/-4", False),
+        ("4/3", False),
+        ("3 / 4", False),
+        ("3", False),
+    ],
 )
 def test_probability_as_a_fraction(answer: str, is_right: bool) -> None:
     assert JUDGES["PolyaModel"]({"gold_answer": {"numerator": 3, "denominator": 4}}, answer) is is_right

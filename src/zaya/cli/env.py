@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("words", nargs="*", metavar="WORD", help="only those with this in their name or category")
     listed.add_argument("--plain", action="store_true", help="one name in a line, for programs")
 
-    shown = actions.add_parser("show", help="one environment: what it is, what was found, an example", allow_abbrev=False)
+    shown = actions.add_parser(
+        "show", help="one environment: what it is, what was found, an example", allow_abbrev=False
+    )
     shown.add_argument("env", metavar="ENV", help="a name, such as rlve/Sorting, or package.module:NAME")
 
     sampled = actions.add_parser("sample", help="some problems of an environment", allow_abbrev=False)
@@ -35,12 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampled.add_argument("-n", type=int, default=1, metavar="COUNT", help="how many (default: 1)")
     sampled.add_argument("--json", action="store_true", help="a JSON object in each line, with what scoring needs")
 
-    checked = actions.add_parser("check", help="whether environments pay for right answers and nothing else", allow_abbrev=False)
+    checked = actions.add_parser(
+        "check", help="whether environments pay for right answers and nothing else", allow_abbrev=False
+    )
     checked.add_argument("envs", nargs="*", metavar="ENV", help="names; a name that ends in / is all of a family")
     checked.add_argument("--all", action="store_true", help="every environment whose package is installed")
     checked.add_argument("--items", type=int, default=48, metavar="N", help="problems of each level (default: 48)")
-    checked.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="audits at once (default: one a core)")
-    checked.add_argument("--write", action="store_true", help="keep what is found as the catalogue and docs/reference/environments.md")
+    checked.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="audits at once (default: one a core)"
+    )
+    checked.add_argument(
+        "--write", action="store_true", help="keep what is found as the catalogue and docs/reference/environments.md"
+    )
 
     played = actions.add_parser("play", help="try an environment yourself", allow_abbrev=False)
     played.add_argument("env", metavar="ENV")
@@ -48,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_level(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--difficulty", type=int, metavar="LEVEL", help="0 is the easiest (default: the lowest offered)")
+    parser.add_argument(
+        "-d", "--difficulty", type=int, metavar="LEVEL", help="0 is the easiest (default: the lowest offered)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other problems (default: 0)")
 
 
@@ -105,7 +115,9 @@ def _show(args: argparse.Namespace) -> int:
         problem = _some(pool, environment.name, about.lowest, 0, 1)[0]
     print(f"\n{problem.prompt}")
     reference = environment.reference(problem)
-    print(f"\nanswer: {reference}" if reference is not None else "\nno answer is known; the scorer checks what is given")
+    print(
+        f"\nanswer: {reference}" if reference is not None else "\nno answer is known; the scorer checks what is given"
+    )
     return 0
 
 
@@ -180,7 +192,10 @@ def _play(args: argparse.Namespace) -> int:
                 if environment.about.highest is None or difficulty < environment.about.highest:
                     difficulty += 1
             else:
-                print(f"wrong{f', {score.detail}' if score.detail else ''} ({right} of {asked})" + (f"; it was: {known}" if known else ""))
+                print(
+                    f"wrong{f', {score.detail}' if score.detail else ''} ({right} of {asked})"
+                    + (f"; it was: {known}" if known else "")
+                )
     print(f"\n{right} right of {asked}")
     return 0
 
@@ -228,7 +243,9 @@ def _chosen(args: argparse.Namespace) -> list[str]:
     from zaya.envs import registry
 
     if args.all == bool(args.envs):
-        raise UsageError("say which environments to check", hint="zaya env check ENV ..., zaya env check rlve/, or --all")
+        raise UsageError(
+            "say which environments to check", hint="zaya env check ENV ..., zaya env check rlve/, or --all"
+        )
     if args.all:
         return list(registry.names())
     chosen = []

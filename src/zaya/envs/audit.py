@@ -225,7 +225,9 @@ def _must_earn_nothing(
     for problem, noise in zip(problems, garbage, strict=True):
         cases += [("nothing", problem, ""), ("nothing", problem, found.about.framed("")), ("nothing", problem, noise)]
     if found.about.frame != "%s":
-        cases += [("nothing", problem, found.about.framed(noise)) for problem, noise in zip(problems, garbage, strict=True)]
+        cases += [
+            ("nothing", problem, found.about.framed(noise)) for problem, noise in zip(problems, garbage, strict=True)
+        ]
         cases += [("nothing", problem, ref) for problem, ref in known]  # right, and in no box
         every = list(dict.fromkeys(ref for _, ref in known))
         for i, (problem, ref) in enumerate(known):
@@ -233,7 +235,9 @@ def _must_earn_nothing(
             for text in (f"{ref} or {beside}", f"either {ref} or not", f"The answer is not {ref}, it is {beside}."):
                 cases.append(("contains", problem, found.about.framed(text)))
             if len(every) > 1:
-                cases += [("options", problem, found.about.framed(sep.join(every))) for sep in (" ", ", ", "\n", " or ")]
+                cases += [
+                    ("options", problem, found.about.framed(sep.join(every))) for sep in (" ", ", ", "\n", " or ")
+                ]
     scores = pool.score([(problem, text) for _, problem, text in cases])
     paid: dict[str, list[str]] = {}
     for (check, problem, text), score in zip(cases, scores, strict=True):

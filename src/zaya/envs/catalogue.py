@@ -33,9 +33,7 @@ def in_default_mix(row: Mapping[str, Any]) -> bool:
 def default_mix() -> dict[str, TaskConfig]:
     """The environments that passed every check, each at its lowest level to begin with."""
     return {
-        name: TaskConfig(
-            env=name, difficulties=(row["lowest"],), weight=BINARY_WEIGHT if row["choices"] == 2 else 1.0
-        )
+        name: TaskConfig(env=name, difficulties=(row["lowest"],), weight=BINARY_WEIGHT if row["choices"] == 2 else 1.0)
         for name, row in catalogue().items()
         if in_default_mix(row)
     }

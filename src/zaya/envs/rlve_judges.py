@@ -71,9 +71,7 @@ def _antiderivative(parameters: Mapping[str, Any], answer: str) -> bool:
     return _agree(slope, lambda x: expression.at(expected, x=x), 10.0)
 
 
-def _agree(
-    found: Callable[[float], complex | None], expected: Callable[[float], complex | None], slack: float
-) -> bool:
+def _agree(found: Callable[[float], complex | None], expected: Callable[[float], complex | None], slack: float) -> bool:
     """The same at nearly all points where there is a real value to compare with, and nowhere another."""
     compared = same = 0
     for x in _POINTS:

@@ -50,7 +50,9 @@ def test_fenced(text: str, found: str | None) -> None:
     assert values.fenced(text, "json") == found
 
 
-@pytest.mark.parametrize("text", ["", "{", "1 2", "'a'", "[" * 5000, "[" * 100 + "]" * 100, "1" * 20_000, "__import__('os')"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "1 2", "'a'", "[" * 5000, "[" * 100 + "]" * 100, "1" * 20_000, "__import__('os')"]
+)
 def test_what_is_no_value(text: str) -> None:
     with pytest.raises(values.NotAValue):
         values.parse(text)
@@ -89,7 +91,9 @@ def test_mutants() -> None:
         changed = [(x, y) for x, y in zip(lines, source.splitlines(), strict=False) if x != y]
         assert len(changed) <= (3 if "case" in kind else 1), kind
     by_kind = {kind: source for kind, source in found}
-    assert "items[i] >= limit" in by_kind["another comparison, line 5"] or "!= 3" in by_kind["another comparison, line 5"]
+    assert (
+        "items[i] >= limit" in by_kind["another comparison, line 5"] or "!= 3" in by_kind["another comparison, line 5"]
+    )
     assert "items[2:]" in by_kind["another slice, line 9"] or "items[1 + 1:]" in by_kind["another slice, line 9"]
     namespace: dict[str, Any] = {}
     exec(by_kind["min for max, line 8"], namespace)
@@ -123,7 +127,10 @@ def test_shapes() -> None:
     assert not shape.fits([fine])
     assert shape.keys is not None
     assert shape.keys["n"].words_for() == "whole number from -7 to 3"
-    assert shape.keys["grid"].words_for() == "list of 1 to 2 elements, each list of 1 to 2 elements, each whole number from 0 to 1"
+    assert (
+        shape.keys["grid"].words_for()
+        == "list of 1 to 2 elements, each list of 1 to 2 elements, each whole number from 0 to 1"
+    )
     assert shape.keys["mode"].words_for() == '"down" or "up"'
 
 

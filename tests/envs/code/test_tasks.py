@@ -94,7 +94,12 @@ def test_any_input_that_gives_the_output() -> None:
     assert total > 0
     assert judged(problem, f'{{"items": [{total}], "limit": 0}}').correct
     assert judged(problem, f'{{"items": [{total - 1}, 1, 0], "limit": 0}}').correct is (total != 1) or total == 1
-    for wrong in (f'{{"items": [{total + 1}], "limit": 0}}', f'{{"items": [{total}]}}', f'{{"items": {total}, "limit": 0}}', "[]"):
+    for wrong in (
+        f'{{"items": [{total + 1}], "limit": 0}}',
+        f'{{"items": [{total}]}}',
+        f'{{"items": {total}, "limit": 0}}',
+        "[]",
+    ):
         assert not judged(problem, wrong).correct
 
 

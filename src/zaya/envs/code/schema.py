@@ -113,7 +113,9 @@ class Shape:
         for kind in sorted(self.kinds):
             match kind:
                 case "integer" | "number":
-                    parts.append(f"{'whole number' if kind == 'integer' else 'number'} from {_number(self.low)} to {_number(self.high)}")
+                    parts.append(
+                        f"{'whole number' if kind == 'integer' else 'number'} from {_number(self.low)} to {_number(self.high)}"
+                    )
                 case "string" if self.words is not None and len(self.words) <= 3:
                     parts.append(" or ".join(f'"{word}"' for word in sorted(self.words)))
                 case "string":
@@ -122,7 +124,9 @@ class Shape:
                     inner = self.elements.words_for() if self.elements else "nothing"
                     parts.append(f"list of {self._span()} elements, each {inner}")
                 case "object" if self.keys is not None:
-                    parts.append("object with " + "; ".join(f"{key}: {child.words_for()}" for key, child in self.keys.items()))
+                    parts.append(
+                        "object with " + "; ".join(f"{key}: {child.words_for()}" for key, child in self.keys.items())
+                    )
                 case "object":
                     inner = self.elements.words_for() if self.elements else "nothing"
                     parts.append(f"object of {self._span()} entries, each value {inner}")
@@ -169,7 +173,9 @@ def _set(characters: set[str]) -> str:
             runs[-1] = runs[-1][0] + character
         else:
             runs.append(character)
-    return repr("".join(run if len(run) < 2 or ord(run[1]) == ord(run[0]) + 1 else f"{run[0]}-{run[1]}" for run in runs))
+    return repr(
+        "".join(run if len(run) < 2 or ord(run[1]) == ord(run[0]) + 1 else f"{run[0]}-{run[1]}" for run in runs)
+    )
 
 
 def _number(value: float) -> str:

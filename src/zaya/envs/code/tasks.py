@@ -159,9 +159,7 @@ class CodeTask:
         found = programs.run(mutant, [x for x, _ in fitting], limit_s=0.2)
         if found is None:
             return None
-        wrong = [
-            x for (x, y), z in zip(fitting, found, strict=True) if not _returned(z, y)
-        ]
+        wrong = [x for (x, y), z in zip(fitting, found, strict=True) if not _returned(z, y)]
         if not wrong:
             return None
         examples = "\n".join(values.dump(x) for x in seen[:2])
