@@ -88,7 +88,8 @@ def main() -> None:
     for what, values in (("items", [s.items_s for s in speeds]), ("scores", [s.scores_s for s in judged])):
         low = sorted(values)[len(values) // 10]
         print(
-            f"{what} a second: median {statistics.median(values):,.0f}, a tenth below {low:,.0f}, least {min(values):,.1f}"
+            f"{what} a second: median {statistics.median(values):,.0f}, a tenth below {low:,.0f}, "
+            f"least {min(values):,.1f}"
         )
     for what, key in (("make", lambda s: s.items_s), ("score", lambda s: s.scores_s)):
         slowest = sorted(speeds if what == "make" else judged, key=key)[:10]

@@ -54,7 +54,7 @@ class Sum:
         answer, right = boxed(text), str(problem.meta["answer"])
         if self.fault == "unboxed":
             answer = text
-            is_right = answer.endswith(right) or answer.endswith(right + "}")
+            is_right = answer.endswith((right, right + "}"))
         elif answer is None:
             return NO_ANSWER
         else:
@@ -80,7 +80,8 @@ SOUND = Sum()
 RARE, DRIFTING, WORDY, CONSTANT, COIN, LOADED, UNBOXED, EMPTY, SUBSTRING, GENEROUS, FRAGILE, STRICT, UNKNOWN = map(
     Sum,
     (
-        "rare", "drifting", "wordy", "constant", "coin", "loaded", "unboxed", "empty", "substring", "generous", "fragile",
+        "rare", "drifting", "wordy", "constant", "coin", "loaded", "unboxed", "empty", "substring", "generous",
+        "fragile",
         "strict", "unknown",
     ),
 )  # fmt: skip

@@ -21,8 +21,10 @@ from zaya.envs.rlve_judges import JUDGES
     [
         ("(7+3)*5/2", True), ("(3 + 7) * (5 / 2)", True), ("5/2*(7+3)", True), ("-(0-1)*25", False), ("7*3+5-2", False),
         ("-(2-7-3)*5-15", False), ("25", False), ("(7+3)*5//2", False), ("5**2*(7-3)/4", False), ("(7+3)*2.5", False),
-        ("(7+3)*5/2 = 25", False), ("", False), ("72-53+6", False), ("52-27", False), ("(7+3)*5/2+0", False), ("(7+3)5/2", False),
-        ("(7 + 3)\n* 5 / 2", True), ("7+3*5/2", False), ("(3+7)*5/(2)", True), ("(3+7)*5/(2-2)", False), ("٧+3*5/2", False),
+        ("(7+3)*5/2 = 25", False), ("", False), ("72-53+6", False), ("52-27", False), ("(7+3)*5/2+0", False),
+        ("(7+3)5/2", False),
+        ("(7 + 3)\n* 5 / 2", True), ("7+3*5/2", False), ("(3+7)*5/(2)", True), ("(3+7)*5/(2-2)", False),
+        ("٧+3*5/2", False),
         ("(7+3)*5^2/5", False), ("True*25", False), ("-2/-5*0", False), ("(-7-3)*5/-2", True),
     ],
 )  # fmt: skip
@@ -53,12 +55,16 @@ def test_closest() -> None:
 @pytest.mark.parametrize(
     ("reference", "answer", "is_right"),
     [
-        ("2*x", "x+x", True), ("2*x", "2x", False), ("2*x", "2*x + 0.001", False), ("2*x", "2*x + 1e-3*sin(1000*x)", False),
-        ("2*sin(x)*cos(x)", "sin(2*x)", True), ("exp(x)", "E**x", True), ("exp(x)", "E^x", True), ("1/x", "x**-1", True),
+        ("2*x", "x+x", True), ("2*x", "2x", False), ("2*x", "2*x + 0.001", False),
+        ("2*x", "2*x + 1e-3*sin(1000*x)", False),
+        ("2*sin(x)*cos(x)", "sin(2*x)", True), ("exp(x)", "E**x", True), ("exp(x)", "E^x", True),
+        ("1/x", "x**-1", True),
         ("1/(2*sqrt(x))", "x**(-1/2)/2", True), ("sqrt(x)", "Abs(x)**(1/2)", True), ("cos(x)", "-cos(x)", False),
         ("3*x**2", "3*x^2", True), ("3*x**2", "3*y**2", False), ("x", "f(x)", False), ("x", "x if 1 else 2", False),
-        ("x", "(lambda: x)()", False), ("x", "[x][0]", False), ("x", "x.real", False), ("x", "x; x", False), ("1", "1", True),
-        ("log(x)", "ln(x)", True), ("log(x)", "log(x, 2)", False), ("tan(x)", "sin(x)/cos(x)", True), ("x", "nan", False),
+        ("x", "(lambda: x)()", False), ("x", "[x][0]", False), ("x", "x.real", False), ("x", "x; x", False),
+        ("1", "1", True),
+        ("log(x)", "ln(x)", True), ("log(x)", "log(x, 2)", False), ("tan(x)", "sin(x)/cos(x)", True),
+        ("x", "nan", False),
         ("x", "1e999*x", False),
     ],
 )  # fmt: skip
@@ -71,7 +77,8 @@ def test_derivative(reference: str, answer: str, is_right: bool) -> None:
     [
         ("2*x", "x**2", True), ("2*x", "x**2 + 7", True), ("2*x", "x**2 - pi", True), ("2*x", "2*x", False),
         ("cos(x)", "sin(x)", True), ("cos(x)", "cos(x)", False), ("1/x", "log(x)", True), ("1/x", "log(Abs(x))", True),
-        ("1/x", "log(3*x)", True), ("exp(2*x)", "exp(2*x)/2", True), ("exp(2*x)", "exp(2*x)", False), ("0*x + 1", "x", True),
+        ("1/x", "log(3*x)", True), ("exp(2*x)", "exp(2*x)/2", True), ("exp(2*x)", "exp(2*x)", False),
+        ("0*x + 1", "x", True),
         ("x*exp(x)", "(x-1)*exp(x)", True), ("x*exp(x)", "x*exp(x)", False), ("2*x", "x**2 + x/1000", False),
         ("1/(1+x**2)", "atan(x)", True), ("2*x", "", False), ("2*x", "C + x**2", False),
     ],
@@ -82,7 +89,8 @@ def test_antiderivative(slope: str, answer: str, is_right: bool) -> None:
 
 def test_hostile_answers_end_and_are_wrong() -> None:
     parameters = {
-        "gold_answer": {"numerator": 1, "denominator": 7}, "operands": [9, 9, 9, 9], "target": 10**9, "reference_result": 1.0, "reference_answer": "x", "f_prime": "x**7",
+        "gold_answer": {"numerator": 1, "denominator": 7}, "operands": [9, 9, 9, 9], "target": 10**9,
+        "reference_result": 1.0, "reference_answer": "x", "f_prime": "x**7",
     }  # fmt: skip
     for judge in JUDGES.values():
         for answer in (
@@ -99,9 +107,11 @@ def test_hostile_answers_end_and_are_wrong() -> None:
 @pytest.mark.parametrize(
     ("answer", "is_right"),
     [
-        ("Ella is a knight, Jacob is a knave, and Ben is a knight.", True), ("Ella is a knight, Jacob is a knave, Ben is a knight", True),
+        ("Ella is a knight, Jacob is a knave, and Ben is a knight.", True),
+        ("Ella is a knight, Jacob is a knave, Ben is a knight", True),
         ("Ben is a knight, Ella is a knight and Jacob is a knave", True), ("Ella is a knight, Jacob is a knave", False),
-        ("either Ella is a knight, Jacob is a knave, and Ben is a knight or not", False), ("", False), ("knight", False),
+        ("either Ella is a knight, Jacob is a knave, and Ben is a knight or not", False), ("", False),
+        ("knight", False),
         ("Ella is a knight, Jacob is a knight, and Ben is a knight.", False),
         ("Ella is a knight, Ella is a knave, Jacob is a knave, and Ben is a knight.", False),
     ],

@@ -40,8 +40,10 @@ LUCK = 0.1
 """Share of rows of all answers that may be right."""
 
 GUESSES = (
-    "", "0", "1", "-1", "2", "3", "4", "5", "10", "100", "yes", "no", "Yes", "No", "YES", "NO", "true", "false", "True", "False",
-    "A", "B", "C", "D", "E", "None", "none", "impossible", "Impossible", "[]", "0 0", "1 1", "1 2", "0 1", "1 2 3", "x", "0/1",
+    "", "0", "1", "-1", "2", "3", "4", "5", "10", "100", "yes", "no", "Yes", "No", "YES", "NO", "true", "false",
+    "True", "False",
+    "A", "B", "C", "D", "E", "None", "none", "impossible", "Impossible", "[]", "0 0", "1 1", "1 2", "0 1", "1 2 3",
+    "x", "0/1",
     "1/2", "0.5", "inf", "Alice", "Bob", "first", "second", "First", "Second", "UNKNOWN", "1 0", "0.0", "()", "{}",
 )  # fmt: skip
 """What people guess, whatever the question."""
@@ -50,11 +52,14 @@ GUESSES = (
 def hostile_answers() -> tuple[str, ...]:
     """Answers that break what was written in good faith."""
     return (
-        "1" * 1_000_000, "(" * 20_000, "[" * 20_000 + "]" * 20_000, "1 " * 200_000, "\n" * 100_000, "9" * 5000, "-" * 3000 + "1",
-        "{" * 300 + "}" * 300, "\ud800", "\udfff1", "\x00", "\x02\x03", "nan", "NaN", "inf", "-inf", "1e999", "-0", "1e-400",
+        "1" * 1_000_000, "(" * 20_000, "[" * 20_000 + "]" * 20_000, "1 " * 200_000, "\n" * 100_000, "9" * 5000,
+        "-" * 3000 + "1",
+        "{" * 300 + "}" * 300, "\ud800", "\udfff1", "\x00", "\x02\x03", "nan", "NaN", "inf", "-inf", "1e999", "-0",
+        "1e-400",
         "9**9**9**9", "10**10**10", "1/0", "0/0", "٣", "１", "²", "1_000", "0x10", "1e3", "\u202e1", "a" * 10_000 + "!",
         "__import__('os').system('true')", "().__class__.__bases__[0].__subclasses__()", "lambda: 1", "exec('1')",
-        "${7*7}", "{{7*7}}", "%s%n", "'; DROP TABLE x; --", "<answer>1</answer>", "\\boxed{1}", '{"a": [1, {"b": null}]}',
+        "${7*7}", "{{7*7}}", "%s%n", "'; DROP TABLE x; --", "<answer>1</answer>", "\\boxed{1}",
+        '{"a": [1, {"b": null}]}',
         "[[[[1]]]]", '{"__tuple__": [1]}', "None", "null", "[null]", "[[]]", "(,)", "1,,2", "1 2 3 4 5 6 7 8 9 10",
     )  # fmt: skip
 
@@ -265,7 +270,8 @@ def _no_constant(
     limit = MOST_CONSTANT_BINARY if found.about.choices == 2 else MOST_CONSTANT
     if level.constant > limit:
         found.failures.append(
-            f"constant: {_short(level.constant_answer)} is right for {level.constant:.0%} at difficulty {level.difficulty}"
+            f"constant: {_short(level.constant_answer)} is right for {level.constant:.0%} "
+            f"at difficulty {level.difficulty}"
         )
 
 

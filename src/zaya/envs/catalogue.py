@@ -53,10 +53,11 @@ def reference_page(rows: Sequence[Mapping[str, Any]]) -> str:
         "# All environments",
         "",
         "Made by `make audit`, that is `zaya env check --all --write`. What each column means is in the docstring of",
-        "[envs/audit.py](../../src/zaya/envs/audit.py); what an environment is, on [its page](../concepts/environments.md).",
+        "[envs/audit.py](../../src/zaya/envs/audit.py); what an environment is, on",
+        "[its page](../concepts/environments.md).",
         "",
-        f"{len(mixed)} of {len(rows)} environments pass every check and are in the default mix. Guess: the share of problems",
-        "that the best constant answer is right for, at the level where it is largest. Times are means in milliseconds",
+        f"{len(mixed)} of {len(rows)} environments pass every check and are in the default mix. Guess: the share of",
+        "problems that the best constant answer is right for, at the level where it is largest. Times are means in milliseconds",
         "through the pool, on the machine of [the figures](../numbers.md).",
     ]
     for category in dict.fromkeys(row["category"] for row in rows):

@@ -19,7 +19,8 @@ _DEEPEST = 200
 
 FUNCTIONS: Mapping[str, Callable[[complex], complex]] = MappingProxyType(
     {
-        "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "asin": cmath.asin, "acos": cmath.acos, "atan": cmath.atan,
+        "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "asin": cmath.asin, "acos": cmath.acos,
+        "atan": cmath.atan,
         "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh, "exp": cmath.exp, "log": cmath.log, "ln": cmath.log,
         "sqrt": cmath.sqrt, "Abs": lambda x: complex(abs(x)), "abs": lambda x: complex(abs(x)),
     }
@@ -76,7 +77,7 @@ def exact(text: str) -> tuple[Fraction, list[int]] | None:
 
 
 def at(tree: ast.expr, **variables: complex) -> complex | None:
-    """A formula's value where its variables have these; None where it has none, or where it holds what is no formula."""
+    """A formula's value where its variables have these; None where it has none, or where part of it is no formula."""
     try:
         return _at(tree, variables)
     except (ValueError, ZeroDivisionError, OverflowError, KeyError):

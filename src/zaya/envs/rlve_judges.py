@@ -3,8 +3,8 @@
 CountdownEqual, CountdownClose    Python computes the answer there: `2**5` passes for a use of 2 and 5, `1.5` for one of
                                   1 and 5, `7//2` for a division
 Differentiate, Integral           sympy's parser evaluates the answer as Python there
-KnightsAndKnaves                  what is said of somebody is looked for anywhere in the answer there: `either A is a knight or
-                                  not` passes
+KnightsAndKnaves                  what is said of somebody is looked for anywhere in the answer there: `either A is a
+                                  knight or not` passes
 PolyaModel                        reads its answer past the markers there, and finds every one wrong
 
 A judge gets the parameters of a problem and the answer, and says whether it is right.

@@ -24,12 +24,17 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("a", "b", "is_same"),
     [
-        (1, 1, True), (1, 1.0, True), (1, 1.0000005, True), (1, 1.00001, False), (1e9, 1e9 + 100, True), (0, -0.0, True),
+        (1, 1, True), (1, 1.0, True), (1, 1.0000005, True), (1, 1.00001, False), (1e9, 1e9 + 100, True),
+        (0, -0.0, True),
         (10**30, 10**30 + 1, False), (10**400, 1.0, False), (INF, INF, True), (INF, -INF, False), (INF, 10**400, False),
-        (NAN, NAN, False), (1, True, False), (0, False, False), (True, True, True), (None, None, True), (None, 0, False),
-        (None, False, False), ("", None, False), ("a", "a", True), ("a", "A", False), ("a", "a ", False), ("1", 1, False),
-        ([1, 2], [1, 2], True), ([1, 2], [2, 1], False), ([1], [1, 1], False), ([], {}, False), ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
-        ({"a": 1}, {"a": 1, "b": 2}, False), ([[1, {"x": [0.1]}]], [[1, {"x": [0.10000000001]}]], True), ([NAN], [NAN], False),
+        (NAN, NAN, False), (1, True, False), (0, False, False), (True, True, True), (None, None, True),
+        (None, 0, False),
+        (None, False, False), ("", None, False), ("a", "a", True), ("a", "A", False), ("a", "a ", False),
+        ("1", 1, False),
+        ([1, 2], [1, 2], True), ([1, 2], [2, 1], False), ([1], [1, 1], False), ([], {}, False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False), ([[1, {"x": [0.1]}]], [[1, {"x": [0.10000000001]}]], True),
+        ([NAN], [NAN], False),
         (0, 5e-7, True), (0, 2e-6, False),
     ],
 )  # fmt: skip
@@ -42,8 +47,10 @@ def test_same(a: Any, b: Any, is_same: bool) -> None:
     ("text", "found"),
     [
         ("```json\n1\n```", "1\n"), ("so\n```\n1\n```\n", "1\n"), ("```json\n1\n```\nno:\n```json\n2\n```", "2\n"),
-        ("```json\n1\n```\n```json\n2", None), ("```python\n1\n```", None), ("```JSON\n1\n```", "1\n"), ("1", None), ("", None),
-        ("`1`", None), ("```json 1```", None), ("```json\n1\n``` and", None), ("  ```json\n1\n```", None), ("```json\n```", ""),
+        ("```json\n1\n```\n```json\n2", None), ("```python\n1\n```", None), ("```JSON\n1\n```", "1\n"), ("1", None),
+        ("", None),
+        ("`1`", None), ("```json 1```", None), ("```json\n1\n``` and", None), ("  ```json\n1\n```", None),
+        ("```json\n```", ""),
     ],
 )  # fmt: skip
 def test_fenced(text: str, found: str | None) -> None:
@@ -118,8 +125,10 @@ def test_shapes() -> None:
     fine = seen[0]
     assert shape.fits({**fine, "n": 0, "name": "dd", "grid": [[0, 0]], "rate": 1.25, "extra": "z"})
     for bad in (
-        {"n": 4}, {"n": -8}, {"n": 1.5}, {"n": "1"}, {"n": True}, {"n": None}, {"name": "a"}, {"name": "abcd"}, {"name": "ax"},
-        {"mode": "left"}, {"grid": []}, {"grid": [[1, 1, 1]]}, {"grid": [[2]]}, {"grid": [1]}, {"rate": 3}, {"rate": float("nan")},
+        {"n": 4}, {"n": -8}, {"n": 1.5}, {"n": "1"}, {"n": True}, {"n": None}, {"name": "a"}, {"name": "abcd"},
+        {"name": "ax"},
+        {"mode": "left"}, {"grid": []}, {"grid": [[1, 1, 1]]}, {"grid": [[2]]}, {"grid": [1]}, {"rate": 3},
+        {"rate": float("nan")},
         {"flag": 1}, {"extra": "zz"}, {"extra": 0}, {"more": 1},
     ):  # fmt: skip
         assert not shape.fits({**fine, **bad}), bad

@@ -117,7 +117,8 @@ def test_programs() -> None:
         "def main_solution(items, limit):\n" + body.replace("> limit", ">= limit"),
         "def main_solution(items, limit):\n    return {'total': 0}",
         "def main_solution(items):\n" + body,
-        f"import json\nT = {table!r}\ndef main_solution(items, limit):\n    return T[json.dumps(dict(items=items, limit=limit))]",
+        f"import json\nT = {table!r}\ndef main_solution(items, limit):\n"
+        "    return T[json.dumps(dict(items=items, limit=limit))]",
         "def main_solution(items, limit):\n    while True: pass",
         "raise SystemExit(0)",
         "import os\nos._exit(0)",
@@ -125,7 +126,8 @@ def test_programs() -> None:
         'print(\'{"value": [[{"total": 0}]]}\')',
         "def __zaya_run(inputs, limit):\n    return [[True]] * len(inputs)",
         "class Same:\n    def __eq__(self, other): return True\ndef main_solution(items, limit):\n    return Same()",
-        "class D(dict):\n    def __eq__(self, other): return True\ndef main_solution(items, limit):\n    return D(total=-1)",
+        "class D(dict):\n    def __eq__(self, other): return True\n"
+        "def main_solution(items, limit):\n    return D(total=-1)",
         "x" * 30_000,
         "def main_solution(items, limit:",
     ):

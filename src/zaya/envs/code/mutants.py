@@ -1,7 +1,7 @@
 """Programs with one mistake in them: what a wrong candidate is made of where nobody wrote one.
 
-A mutant differs from its program in one place of its syntax tree. Places are counted in the order in which they stand, so
-that (program, number) names a mutant. Source: spec post-training 9.3.
+A mutant differs from its program in one place of its syntax tree. Places are counted in the order in which they stand,
+so that (program, number) names a mutant. Source: spec post-training 9.3.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.In: ast.NotIn, ast.NotIn: ast.In,
 }  # fmt: skip
 _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Div, ast.Mod: ast.FloorDiv,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Div,
+    ast.Mod: ast.FloorDiv,
     ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
 

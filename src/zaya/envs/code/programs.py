@@ -1,7 +1,7 @@
 """Reference programs, what they take, and running them.
 
-The records come from inside the wheel of reasoning-gym (Apache-2.0), which bundles some 3,000 CodeI/O-style programs with
-descriptions and generators of inputs (arXiv 2502.07316; spec post-training 9.2). They are read, never imported or run
+The records come from inside the wheel of reasoning-gym (Apache-2.0), which bundles some 3,000 CodeI/O-style programs
+with descriptions and generators of inputs (arXiv 2502.07316; spec post-training 9.2). They are read, never imported or run
 in this process: what runs, runs in the sandbox. `programs.json` beside this file names those that can be trusted, as
 `envs.code.select` found them, with a level of difficulty and the mutants that are worth something.
 """
@@ -151,7 +151,7 @@ def run(source: str, inputs: Sequence[Any], *, limit_s: float = 1.0) -> list[Any
 
 
 def inputs_and_outputs(source: str, generator: str, seeds: Sequence[int], *, limit_s: float = 1.0) -> Any:
-    """Inputs that the generator makes of seeds, and what the program returns for them as `run` has it; None for neither."""
+    """Inputs that the generator makes of seeds, and what the program returns for them as `run` has it, or None."""
     result = _call(f"{source}\n\n{generator}", "__zaya_both", [list(seeds), limit_s])
     return result.value if result.status == "ok" else None
 

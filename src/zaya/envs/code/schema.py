@@ -1,7 +1,7 @@
 """What inputs of a program look like, learnt from many that its generator made.
 
-An input is an object: its keys, and for each value its type and bounds, as far as they were seen: of numbers the least and
-the largest, of strings and lists the length, of the elements of a list, or the values of an object, the same again. A
+An input is an object: its keys, and for each value its type and bounds, as far as they were seen: of numbers the least
+and the largest, of strings and lists the length, of the elements of a list, or the values of an object, the same again. A
 candidate for a counterexample has to fit: outside of what a program was made for, being wrong proves nothing.
 """
 
@@ -113,9 +113,8 @@ class Shape:
         for kind in sorted(self.kinds):
             match kind:
                 case "integer" | "number":
-                    parts.append(
-                        f"{'whole number' if kind == 'integer' else 'number'} from {_number(self.low)} to {_number(self.high)}"
-                    )
+                    name = "whole number" if kind == "integer" else "number"
+                    parts.append(f"{name} from {_number(self.low)} to {_number(self.high)}")
                 case "string" if self.words is not None and len(self.words) <= 3:
                     parts.append(" or ".join(f'"{word}"' for word in sorted(self.words)))
                 case "string":

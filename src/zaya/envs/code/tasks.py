@@ -7,8 +7,8 @@ code/solve          a description and no example but one: write the program
 code/falsify        a description and a program with a mistake: an input on which it is wrong
 
 A level is a tenth of all programs, from short and simple to long. A written program passes when it is right on every
-held-out input, among them some on which every stored mutant is wrong; it runs in the sandbox, sees inputs and never what
-is expected. An input has to look like those of the generator before it counts. Source: spec post-training 9.3.
+held-out input, among them some on which every stored mutant is wrong; it runs in the sandbox, sees inputs and
+never what is expected. An input has to look like those of the generator before it counts. Source: spec post-training 9.3.
 """
 
 from __future__ import annotations
@@ -137,11 +137,12 @@ class CodeTask:
                     (x, y[0]) for (x, y), z in zip(seen, more, strict=True)
                     if not _returned(z, y[0])
                 )][: TESTS + 4]  # fmt: skip
+        heading = "Examples" if len(shown) > 1 else "An example"
         examples = "\n\n".join(f"Input: {values.dump(x)}\nReturns: {values.dump(y)}" for x, y in shown)
         prompt = (
-            f"{program.description}\n\n{program.spec}\n\n{'Examples' if len(shown) > 1 else 'An example'}:\n\n{examples}\n\n"
-            f"Write a Python function `{ENTRY}` that takes the keys of an input as arguments and returns the output, with the "
-            "standard library alone. End with the whole program in a block of its own:\n\n```python\n...\n```"
+            f"{program.description}\n\n{program.spec}\n\n{heading}:\n\n{examples}\n\n"
+            f"Write a Python function `{ENTRY}` that takes the keys of an input as arguments and returns the output, "
+            "with the standard library alone. End with the whole program in a block of its own:\n\n```python\n...\n```"
         )
         return self._problem(program, prompt, {"tests": [[x, y] for x, y in held]}, seed, difficulty)
 
@@ -167,8 +168,9 @@ class CodeTask:
         bounds = "\n".join(f"- {key}: {child.words_for()}" for key, child in shape.keys.items())
         prompt = (
             f"{program.description}\n\n{program.spec}\n\nThis program should do it, and has a mistake:\n\n"
-            f"```python\n{mutant}\n```\n\nFind an input for which it returns something wrong, fails or does not end. Inputs are "
-            f"objects with a key for every argument of `{ENTRY}`:\n\n{bounds}\n\nSuch as:\n\n```json\n{examples}\n```\n\n"
+            f"```python\n{mutant}\n```\n\nFind an input for which it returns something wrong, fails or does not end. "
+            f"Inputs are objects with a key for every argument of `{ENTRY}`:\n\n{bounds}\n\n"
+            f"Such as:\n\n```json\n{examples}\n```\n\n"
             "End with the input as JSON in a block of its own:\n\n```json\n...\n```"
         )
         return self._problem(program, prompt, {"mutant": number, "input": wrong[0]}, seed, difficulty)

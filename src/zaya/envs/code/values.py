@@ -1,7 +1,7 @@
 """Values of programs as JSON, and when two of them are the same.
 
-Equal are numbers that are 1e-6 apart, absolutely or relatively, whole or not; lists in order; objects by key; strings to
-the letter. A number is no truth value, -0 is 0, and NaN equals nothing. Source: spec post-training 9.3.
+Equal are numbers that are 1e-6 apart, absolutely or relatively, whole or not; lists in order; objects by key; strings
+to the letter. A number is no truth value, -0 is 0, and NaN equals nothing. Source: spec post-training 9.3.
 """
 
 from __future__ import annotations
