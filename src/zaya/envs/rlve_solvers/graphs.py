@@ -472,7 +472,7 @@ def _dominating_ancestor(parameters: Parameters) -> str | None:
 def _weighted_spanning_tree(parameters: Parameters) -> str | None:
     """Dynamic programming over what is not yet in the tree and its deepest layer; the next one is any set beside it."""
     size = parameters["N"]
-    if size > 7:
+    if size > 8:
         return None
     weights = {(u, v): weight for a, b, weight in parameters["edges"] for u, v in ((a, b), (b, a))}
     missing = math.inf
@@ -629,7 +629,7 @@ def _no_conflicting_bombs(parameters: Parameters) -> str:
 def _independent_set_grid(parameters: Parameters) -> str | None:
     """Dynamic programming, row after row, over which cells of a row are taken."""
     columns = parameters["M"]
-    if columns > 8:
+    if columns > 12:
         return None
     patterns = [mask for mask in range(1 << columns) if not mask & mask << 1]
     best = {0: (0, ())}
