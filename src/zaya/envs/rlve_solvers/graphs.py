@@ -363,7 +363,7 @@ def _maximum_visited(parameters: Parameters) -> str:
 
 def _conversion_to_cycle(parameters: Parameters) -> str:
     """Of all vertices that come from the same one, the dearest keeps its edge; where the kept edges close a cycle, the
-    cheapest of its vertices gives way to the next dearest. The paths that are left are joined."""
+    cheapest of its vertices gives way to the next dearest. The paths that are left are joined end to end."""
     before, costs = parameters["A"], parameters["C"]
     size = len(before)
     by_origin: dict[int, list[int]] = {}
@@ -381,8 +381,6 @@ def _conversion_to_cycle(parameters: Parameters) -> str:
             path.append(following)
         if following != start:
             continue
-        if len(path) == size:
-            return _line(before)  # it is one cycle already
         weakest = min(path, key=loss)
         if len(by_origin[weakest]) > 1:
             after[weakest] = by_origin[weakest][1]
@@ -657,7 +655,7 @@ def _cube_assignment(parameters: Parameters) -> str:
             graph.add_edge((i, j, k), (i, j, k + 1), capacity=cost)
         for a, b in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
             if 0 <= a < rows and 0 <= b < columns:
-                graph.add_edges_from(((i, j, k), (a, b, k - limit)) for k in range(limit, most + 1))
+                graph.add_edges_from(((i, j, k), (a, b, k - limit)) for k in range(limit + 1, most + 1))
     _, (reached, _) = nx.minimum_cut(graph, "source", "sink")
 
     def value(i: int, j: int) -> int:
