@@ -393,11 +393,11 @@ def dominating_grid(rng: random.Random) -> Case:
 
 
 def bombs(rng: random.Random) -> Case:
-    grid = [rng.choices("#x*", weights=(1, 1, 2), k=3) for _ in range(4)]
-    free = [cell for cell in product(range(4), range(3)) if grid[cell[0]][cell[1]] == "*"]
+    grid = [rng.choices("#x*", weights=(3, 1, 4), k=4) for _ in range(4)]
+    free = [cell for cell in product(range(4), repeat=2) if grid[cell[0]][cell[1]] == "*"]
 
     def drawn(chosen: list[tuple[int, int]]) -> list[str]:
-        return ["".join("B" if (i, j) in chosen else grid[i][j] for j in range(3)) for i in range(4)]
+        return ["".join("B" if (i, j) in chosen else grid[i][j] for j in range(4)) for i in range(4)]
 
     def value(rows: list[str]) -> int | None:
         if [row.replace("B", "*") for row in rows] != ["".join(row) for row in grid]:
@@ -406,7 +406,7 @@ def bombs(rng: random.Random) -> Case:
         clash = any(stretch.count("B") > 1 for line in lines for stretch in line.split("#"))
         return None if clash else "".join(rows).count("B")
 
-    return {"N": 4, "M": 3, "grid": grid}, map(drawn, subsets(free)), value
+    return {"N": 4, "M": 4, "grid": grid}, map(drawn, subsets(free)), value
 
 
 def independent_grid(rng: random.Random) -> Case:
