@@ -19,7 +19,7 @@ from zaya.envs.instruct.demand import words
 from zaya.envs.instruct.instructions import Arguments, Instruction, has_cluster, has_prime_length, has_three_vowels
 from zaya.envs.instruct.words import ADJECTIVES, BANK, FOREIGN, JAPANESE, NOUNS, PALINDROMES, VERBS
 
-_MOST_SENTENCES = 120
+_MOST_SENTENCES = 60
 
 
 class Writer:

@@ -16,10 +16,10 @@ SINGLE = tuple(
     hermit honey horizon hornet indigo island ivory jacket jasmine jewel juniper kernel kettle kiosk kitten ladder
     lagoon lantern laurel lavender lemon lizard locket lotus magnet mango mantle maple marble meadow medal mirror
     monsoon mosaic museum mustard napkin nectar needle nutmeg oasis olive onyx orchid otter oyster paddle parrot
-    pebble pepper petal piano pillow pistol pocket pollen prism pumpkin puzzle quartz quiver rabbit raisin ribbon
-    rocket saddle saffron sandal scarlet shadow silver spider spiral sponge statue summit sunset tablet talon teapot
+    pebble pepper petal piano pillow pocket pollen prism pumpkin puzzle quartz quiver rabbit raisin ribbon
+    rocket saddle saffron sandal scarlet shadow spider spiral sponge statue summit sunset tablet talon teapot
     temple thimble thistle thunder tiger timber tractor trumpet tulip tunnel turnip umber vanilla velvet violin volcano
-    waffle walnut walrus willow window winter yarrow yogurt zephyr zipper
+    waffle walnut walrus willow window winter yogurt zephyr zipper
     """.split()
 )
 """What an answer has to mention, and what instructions are about. Three of these tell one problem from another."""
@@ -33,10 +33,10 @@ NOUNS = tuple(
     cliffs caves clouds storms winds paths roads fields barns fences horses sheep goats geese hens cats dogs owls
     crows bees songs tales poems letters books maps lamps clocks chairs tables benches doors keys coins tools wheels
     carts plates cups spoons knives shirts coats hats boots gloves scarves trains ships planes markets schools shops
-    kitchens gardens villages cities harbours festivals stories questions answers lessons plans dreams ideas memories
-    evenings mornings seasons winters summers igloos iguanas icons inns islands umpires uncles urns unicorns yachts
-    yaks yards yarns xylophones xylems xenophobes quails quarries queens quilts zebras zeppelins zithers zones ears
-    eagles elephants engineers engines oranges orchards oxen violets vines veils vans jars jewels jugs
+    kitchens gardens villages cities festivals stories questions answers lessons plans dreams ideas memories
+    evenings mornings seasons summers igloos iguanas icons inns umpires uncles urns unicorns yachts
+    yaks yards yarns xylophones xylems xebecs quails quarries queens quilts zebras zeppelins zithers zones ears
+    elephants oranges orchards oxen violets vines veils vans jars jugs
     kings kites knights kilns nests nurseries nuts
     """.split()
 )
@@ -45,13 +45,13 @@ VERBS = tuple(
     carry paint build mend watch clean gather plant count praise follow admire borrow cover draw enjoy fetch guard help
     invite join keep lift move notice open pull push quote raise sell trade unpack visit wash yield zip allow adorn
     bring catch cross enter explore find greet hold honour inspect inherit judge juggle kick knit learn load mark
-    measure need observe offer order own pass protect question repair remember shape share sort teach taste use utter
+    measure need observe offer order own pass protect question repair shape share sort teach taste use utter
     value view warm weigh yearn
     """.split()
 )
 ADJECTIVES = tuple(
     """
-    quiet bright old young small large gentle heavy narrow wide green golden silver wooden ancient modern simple clever
+    quiet bright old young small large gentle heavy wide green golden silver wooden ancient modern simple clever
     patient eager calm busy cheerful curious distant early empty familiar fresh grand honest humble icy idle jolly
     joyful keen kind late lively loyal merry mild neat noble odd open plain proud quick rare rich round rustic safe
     sharp shiny smooth soft steady strong sweet tall tender tidy tiny upper urban useful usual vast vivid warm weary
