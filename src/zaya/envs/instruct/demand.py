@@ -15,7 +15,8 @@ COPIED_RUN = 5
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.lower())
+    """Of letters: numbers make no answer."""
+    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 def own_words(text: str, prompt: str) -> list[str]:

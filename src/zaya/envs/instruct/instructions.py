@@ -693,9 +693,9 @@ OFFERED: tuple[Instruction, ...] = (
         "in order.",
         more=_letters_in_order,
     ),
-    Instruction("custom:csv_city", _data, more=_full_rows(","), most=20),
+    Instruction("custom:csv_city", _data, more=_full_rows(","), most=12),
     Instruction("custom:csv_special_character", _data, most=20),
-    Instruction("custom:csv_quotes", _data, more=_full_rows("\t"), most=12),
+    Instruction("custom:csv_quotes", _data, more=_full_rows("\t"), most=6),
     Instruction(
         "count:keywords_multiple",
         lambda rng, level, request: {f"keyword{i + 1}": word for i, word in enumerate(_keywords(rng, 5))},

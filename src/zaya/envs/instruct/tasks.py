@@ -31,8 +31,8 @@ from zaya.errors import UsageError, did_you_mean
 
 PREFIX = "instruct/"
 MIXED = "mixed"
-LONGEST_ANSWER = 20_000
-"""Characters. Some checkers take quadratic time, and no answer that is asked for is a quarter as long."""
+LONGEST_ANSWER = 10_000
+"""Characters. Some checkers take quadratic time, up to two seconds here; what is asked for takes 200 words."""
 _HIGHEST = 5
 _HIGHEST_MIXED = 4
 _MENTIONS = 3
