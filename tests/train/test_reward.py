@@ -118,7 +118,7 @@ def test_micro_batches_change_nothing() -> None:
 
 
 def test_a_tiny_one_orders_what_it_has_not_seen(folder: Path) -> None:
-    config = recipe(folder, steps=24)
+    config = recipe(folder, steps=14)
     _, held_out = reward.load_pairs(config, TOKENIZER, pytest.fail)
     before = model()
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_a_tiny_one_orders_what_it_has_not_seen(folder: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = recipe(folder, steps=6)
+    config = recipe(folder, steps=4)
     whole = reward.train(config, folder / "whole", pytest.fail)
     step, calls = reward.train_step, []
 
