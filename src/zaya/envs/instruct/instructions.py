@@ -261,6 +261,10 @@ def _person_names(text: str, a: Arguments) -> bool:
     return sum(bool(re.search(rf"\b{name}\b", text)) for name in listed) >= a["N"]
 
 
+_CONJUNCTIONS = {"and", "but", "for", "nor", "or", "so", "yet"}
+"""The package takes `and` and `and,` for two."""
+
+
 def _longest_run(sentence: list[str]) -> int:
     best = run = 1
     for one, other in pairwise(sentence):
@@ -556,6 +560,8 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction(
         "count:conjunctions",
         lambda rng, level, request: {"small_n": min(7, 3 + level)},
+        wording="Use at least {small_n} different ones of the coordinating conjunctions and, but, for, nor, or, so, yet.",
+        more=lambda text, a: len(set(words(text)) & _CONJUNCTIONS) >= a["small_n"],
     ),
     Instruction(
         "count:person_names", lambda rng, level, request: {"N": 3 + 3 * level}, more=_person_names

@@ -45,7 +45,7 @@ VERBS = tuple(
     carry paint build mend watch clean gather plant count praise follow admire borrow cover draw enjoy fetch guard help
     invite join keep lift move notice open pull push quote raise sell trade unpack visit wash yield zip allow adorn
     bring catch cross enter explore find greet hold honour inspect inherit judge juggle kick knit learn load mark
-    measure need observe offer order own pass protect question repair shape share sort teach taste use utter
+    measure need observe offer order pass protect question repair shape share sort teach taste use utter
     value view warm weigh yearn
     """.split()
 )
