@@ -56,12 +56,13 @@ def reward(problem: Problem, text: str) -> float:
     return score.reward
 
 
-def prose(problem: Problem, *, more: str = "") -> str:
+def prose(problem: Problem) -> str:
     """An ordinary answer with all that any answer needs."""
     first, second, third = problem.meta["mentions"] or ("road", "hill", "wind")
     return (
-        f"Yesterday, the {first} stood there, but I saw the {second} and, of course, the {third}. People came and went, and the "
-        f"long day was over. Nobody said a word about it, so we all went home again, happy and tired and full of stories.{more}"
+        f"Yesterday, the {first} stood there, but I saw the {second} and, of course, the {third}. "
+        "People came and went, and the long day was over. Nobody said a word about it, so we all went home again, "
+        "happy and tired and full of stories."
     )
 
 
@@ -112,11 +113,14 @@ def test_what_earns_nothing(name: str) -> None:
     problems = [problem_of(name, seed, 1) for seed in range(3)]
     for i, problem in enumerate(problems):
         reference = problem.meta["reference"]
-        texts = ["", " \n", problem.prompt, problem.prompt + "\n" + problem.prompt, problems[i - 1].meta["reference"]]
+        other = problems[i - 1].meta["reference"]
+        assert other != reference
+        texts = ["", " \n", problem.prompt, problem.prompt + "\n" + problem.prompt, other]
         texts += [re.sub(rf"(?i)\b{word}\b", "thing", reference) for word in problem.meta["mentions"]]
         texts += [" ".join(problem.meta["mentions"]), "word " * 50 + " ".join(problem.meta["mentions"])]
         assert [reward(problem, text) for text in texts] == [0] * len(texts)
     assert environment.score(problems[0], "").status is Status.BAD_FORMAT
+    reference = problems[0].meta["reference"]
     assert environment.score(problems[0], reference + " a" * 500_000).status is Status.ANSWER_LIMIT
 
 
@@ -124,8 +128,24 @@ def test_words_of_its_own_by_hand() -> None:
     prompt = "Write a note about the sea and the sun."
     assert own_words("Write a note about the sea", prompt) == []
     assert own_words("a note about the", prompt) == ["a", "note", "about", "the"]  # four in a row are no copy
-    assert own_words("He said: WRITE a note, about the sea! Then 12 he left.", prompt) == ["he", "said", "then", "he", "left"]
+    assert own_words("He said: WRITE a note, about the sea! Then 12 he left.", prompt) == [
+        "he",
+        "said",
+        "then",
+        "he",
+        "left",
+    ]
     assert own_words("", prompt) == own_words("1 2 3 ... !", prompt) == []
+
+
+def test_no_text_serves_for_all() -> None:
+    for name in ("instruct/punctuation.no_comma", "instruct/language.response_language"):
+        for seed in range(3):
+            problem = problem_of(name, seed)
+            everything = f"{problem.meta['reference']} {' '.join((*ANCHORS, *NAMES))}"
+            score = tasks.environment(name).score(problem, everything)
+            assert score.reward == 0
+            assert "words that other requests name" in score.detail
 
 
 # 3
@@ -184,7 +204,11 @@ FOOLED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("detectable_format:number_bullet_lists", {"num_bullets": 3}, "- \n-\n- "),
     ("detectable_format:constrained_response", {"_answer": "My answer is no."}, "My answer is yes. My answer is no."),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 4}, "*word* *word* *word* *word*"),
-    ("detectable_format:multiple_sections", {"section_spliter": "Section", "num_sections": 3}, "Section 1 Section 1 Section 1"),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": "Section", "num_sections": 3},
+        "Section 1 Section 1 Section 1",
+    ),
     ("detectable_format:json_format", {}, '"just a text"'),
     ("combination:two_responses", {}, "Yes.\n******\nNo."),
     ("change_case:capital_word_frequency", {"capital_frequency": 3, "capital_relation": "at least"}, "I think I and A"),
@@ -195,7 +219,7 @@ FOOLED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("sentence:alliteration_increment", {}, "One sentence, and nothing that comes behind it"),
     ("words:palindrome", {}, "aaaaa bbbbb ccccc ddddd eeeee fffff ggggg hhhhh iiiii jjjjj"),
     ("format:parentheses", {}, "((((( word )"),
-    ("format:quotes", {}, "\"'\"\"'\""),
+    ("format:quotes", {}, '"\'""\'"'),
     ("format:newline", {}, "two words\n \nthree"),
     ("ratio:sentence_words", {}, "The sea is so old. The sea is so old. The sea is so old."),
     ("count:words_japanese", {"N": 2}, "one 2 three 4 five 6"),
@@ -211,7 +235,7 @@ FOOLED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("custom:csv_city", {}, "ID,Country,City,Year,Count\n" + "\n".join([",,,,"] * 7)),
     ("repeat:repeat_change", {"prompt_to_repeat": "Write a note."}, "  Write a note."),
     ("format:output_template", {}, "Future Outlook: My Conclusion: My Answer:"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("identifier", "arguments", "text"), FOOLED, ids=lambda value: str(value)[:40])
@@ -224,33 +248,81 @@ def test_what_fools_the_package(identifier: str, arguments: dict[str, Any], text
 
 HONEST: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("keywords:existence", {"keywords": ["grape", "sea"]}, "Grape by grape, we ate our way down to the Sea."),
-    ("length_constraints:number_sentences", {"num_sentences": 3, "relation": "at least"}, "It rained a lot. We stayed home! Did you like it?"),
-    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "The first part is here.\n\n***\n\nThe second part is here."),
-    ("length_constraints:nth_paragraph_first_word", {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "tea"}, "One.\n\nTea, they say, helps."),
+    (
+        "length_constraints:number_sentences",
+        {"num_sentences": 3, "relation": "at least"},
+        "It rained a lot. We stayed home! Did you like it?",
+    ),
+    (
+        "length_constraints:number_paragraphs",
+        {"num_paragraphs": 2},
+        "The first part is here.\n\n***\n\nThe second part is here.",
+    ),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "tea"},
+        "One.\n\nTea, they say, helps.",
+    ),
     ("detectable_content:number_placeholders", {"num_placeholders": 2}, "Dear [name],\ncome to [street address]."),
-    ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "Dear Ann,\nall is well.\n\nP.P.S. Bring the dog with you."),
+    (
+        "detectable_content:postscript",
+        {"postscript_marker": "P.P.S"},
+        "Dear Ann,\nall is well.\n\nP.P.S. Bring the dog with you.",
+    ),
     ("detectable_format:number_bullet_lists", {"num_bullets": 3}, "Here they are:\n\n- one\n- two\n* three"),
-    ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "A *quiet place* with **old trees** in it."),
-    ("detectable_format:multiple_sections", {"section_spliter": "SECTION", "num_sections": 2}, "SECTION 1\n\nIt was early morning.\n\nSECTION 2\nIt was late."),
+    (
+        "detectable_format:number_highlighted_sections",
+        {"num_highlights": 2},
+        "A *quiet place* with **old trees** in it.",
+    ),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": "SECTION", "num_sections": 2},
+        "SECTION 1\n\nIt was early morning.\n\nSECTION 2\nIt was late.",
+    ),
     ("detectable_format:json_format", {}, '```json\n{"title": "x", "text": ["a", 1]}\n```'),
     ("detectable_format:title", {}, "<<The Old Mill>>\n\nIt stood by the river."),
-    ("combination:two_responses", {}, "The old mill stands by the river and turns.\n\n******\n\nNobody has lived up there since last winter came."),
+    (
+        "combination:two_responses",
+        {},
+        "The old mill stands by the river and turns.\n\n******\n\nNobody has lived up there since last winter came.",
+    ),
     ("startend:end_checker", {"end_phrase": "Thank you for reading."}, "All is well. Thank you for reading."),
     ("startend:quotation", {}, '"It was late," she said, "and cold."'),
-    ("change_case:english_capital", {}, "IT WAS A COLD MORNING, AND THE STREETS WERE EMPTY. NOBODY HAD SEEN THE MAN WITH THE HAT."),
-    ("change_case:english_lowercase", {}, "it was a cold morning, and the streets were empty. nobody had seen the man with the hat."),
-    ("language:response_language", {"language": "fr"}, "Il faisait froid ce matin-là, et les rues étaient vides. Clara n'avait vu personne."),
-    ("language:response_language", {"language": "de"}, "Es war ein kalter Morgen, und die Straßen waren leer. Clara hatte niemanden gesehen."),
+    (
+        "change_case:english_capital",
+        {},
+        "IT WAS A COLD MORNING, AND THE STREETS WERE EMPTY. NOBODY HAD SEEN THE MAN WITH THE HAT.",
+    ),
+    (
+        "change_case:english_lowercase",
+        {},
+        "it was a cold morning, and the streets were empty. nobody had seen the man with the hat.",
+    ),
+    (
+        "language:response_language",
+        {"language": "fr"},
+        "Il faisait froid ce matin-là, et les rues étaient vides. Clara n'avait vu personne.",
+    ),
+    (
+        "language:response_language",
+        {"language": "de"},
+        "Es war ein kalter Morgen, und die Straßen waren leer. Clara hatte niemanden gesehen.",
+    ),
     ("ratio:sentence_type", {}, "The mill is old. It still turns. Who owns it?"),
     ("ratio:sentence_balance", {}, "The mill is old. Does it turn? It does indeed!"),
     ("count:conjunctions", {"small_n": 4}, "He came and went, but so did she, for it was late."),
     ("count:person_names", {"N": 3}, "Leo and Ella met Grace."),
     ("count:numbers", {"N": 3}, "In 1920 it had 14 rooms and 1,200 books."),
     ("words:alphabet", {}, "Yellow zebras are, by common decree, eternally free."),
-    ("sentence:alliteration_increment", {}, "The sun set. We like small silent seas. Every big bold blue boat was here."),
+    (
+        "sentence:alliteration_increment",
+        {},
+        "The sun set. We like small silent seas. Every big bold blue boat was here.",
+    ),
     ("count:punctuation", {}, "Wait; what?! He said: yes, it is! Is it? It is."),
     ("format:parentheses", {}, "He went (or so [they say {at least (some of them [not all of them] do)}])."),
-    ("format:quotes", {}, "She wrote: \"He told me 'I heard her say \"never again\" twice' and left.\""),
+    ("format:quotes", {}, 'She wrote: "He told me \'I heard her say "never again" twice\' and left."'),
     ("format:emoji", {}, "It rains 🌧️. We stay home 🏠! Fine 🙂"),
     ("count:words_japanese", {"N": 4}, "I saw a 猫 on the old 橋, and the quiet 水 below it."),
     ("words:last_first", {}, "The road leads to the sea. Sea air is good for sleep. Sleep well."),
@@ -262,12 +334,16 @@ HONEST: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("format:thesis", {"_sections": 2}, "<em>Mills matter.</em> They fed us.\n\n<i>They are gone.</i> Few remain."),
     ("format:sub-bullets", {}, "* Food\n  - bread\n  - milk\n* Tools\n  - a knife"),
     ("format:no_bullets_bullets", {}, "We need a few things. Here they are.\n\n* bread and milk\n* a knife"),
-    ("custom:csv_special_character", {}, "ProductID,Category,Brand,Price,Stock\n" + "\n".join(f'{i},Tea,"A&{i}",3,4' for i in range(14))),
+    (
+        "custom:csv_special_character",
+        {},
+        "ProductID,Category,Brand,Price,Stock\n" + "\n".join(f'{i},Tea,"A&{i}",3,4' for i in range(14)),
+    ),
     ("repeat:repeat_change", {"prompt_to_repeat": "Write a short note."}, "Draft a short note."),
     ("format:title_case", {}, "The Old Mill Stands By The River; It's Quiet."),
     ("format:output_template", {}, "My Answer: it is late.\nMy Conclusion: we go.\nFuture Outlook: we come back."),
     ("words:words_position", {"keyword": "tea"}, "Good tea or what I take for it, is what they call tea here"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("identifier", "arguments", "text"), HONEST, ids=lambda value: str(value)[:40])
@@ -324,7 +400,24 @@ def test_the_language_of_a_text_is_always_the_same() -> None:
 
 # 7
 
-SLOW = ("\n", "\t", "[", "<<", "- \n", "P.", "*a", "a ", "?!", "\ud800", "\x85 ", "Question 1\n", "{\"a\":", "((", "🙂", "\x00")
+SLOW = (
+    "\n",
+    "\t",
+    "[",
+    "<<",
+    "- \n",
+    "P.",
+    "*a",
+    "a ",
+    "?!",
+    "\ud800",
+    "\x85 ",
+    "Question 1\n",
+    '{"a":',
+    "((",
+    "🙂",
+    "\x00",
+)
 
 
 @pytest.mark.parametrize("unit", SLOW, ids=ascii)
@@ -338,8 +431,9 @@ def test_slow_texts_end(unit: str) -> None:
 HARD = [
     BY_NAME[name]
     for name in (
-        "detectable_content.number_placeholders", "detectable_format.number_bullet_lists", "detectable_content.postscript",
-        "detectable_format.title", "format.quotes", "format.parentheses", "custom.mcq_count_length", "format.thesis",
+        "detectable_content.number_placeholders", "detectable_content.postscript",
+        "detectable_format.number_bullet_lists", "detectable_format.title",
+        "format.quotes", "format.parentheses", "custom.mcq_count_length", "format.thesis",
         "detectable_format.json_format", "words.words_position",
     )
 ]  # fmt: skip
@@ -349,7 +443,29 @@ HARD = [
 @pytest.mark.slow
 def test_nothing_raises_whatever_the_text() -> None:
     rng = random.Random(0)
-    alphabet = ["a", "B", " ", "\n", ".", "?", "!", '"', "'", "*", "-", "(", "]", "{", "<i>", ",", "1", "猫", "🙂", "\ud800", "\x00"]
+    alphabet = [
+        "a",
+        "B",
+        " ",
+        "\n",
+        ".",
+        "?",
+        "!",
+        '"',
+        "'",
+        "*",
+        "-",
+        "(",
+        "]",
+        "{",
+        "<i>",
+        ",",
+        "1",
+        "猫",
+        "🙂",
+        "\ud800",
+        "\x00",
+    ]
     texts = ["", *("".join(rng.choices(alphabet, k=rng.randint(1, 60))) for _ in range(60))]
     for instruction in OFFERED:
         arguments = problem_of(f"instruct/{instruction.name}").meta["instructions"][0][1]

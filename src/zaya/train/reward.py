@@ -48,8 +48,8 @@ from zaya.train.balance import BalanceConfig, Balancer
 from zaya.train.loop import interrupts
 from zaya.train.optim import OptimConfig, Optimizer
 from zaya.train.recipe import RunConfig
-from zaya.train.run import begin, compare_environment, is_done, load_weights, position_of, resumable, weights_of
 from zaya.train.run import Position as RunPosition
+from zaya.train.run import begin, compare_environment, is_done, load_weights, position_of, resumable, weights_of
 from zaya.train.schedule import ScheduleConfig, decay_fraction, lr_fraction
 from zaya.train.stage import Notice, open_initial, part
 
@@ -90,7 +90,8 @@ class RewardConfig:
                 raise ConfigError(f"{name} must be at least 1: {getattr(self, name)}")
         if not 0 < self.held_out < 1:
             raise ConfigError(
-                f"held_out must be above 0 and below 1: {self.held_out}", hint="scores are standardised on what is held out"
+                f"held_out must be above 0 and below 1: {self.held_out}",
+                hint="scores are standardised on what is held out",
             )
         if self.run.micro_tokens < 2 * self.context:
             raise ConfigError(f"run.micro_tokens must hold a pair of context: {self.run.micro_tokens}, {self.context}")
@@ -200,7 +201,8 @@ def read_pairs(path: Path) -> Iterator[tuple[str, Messages, Messages]]:
         match value:
             case {"prompt": str() | list() as prompt, "chosen": str() as chosen, "rejected": str() as rejected}:
                 before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-                yield where, *([*before, {"role": "assistant", "content": answer}] for answer in (chosen, rejected))
+                better, worse = ({"role": "assistant", "content": answer} for answer in (chosen, rejected))
+                yield where, [*before, better], [*before, worse]
             case {"chosen": [*chosen], "rejected": [*rejected]} if "prompt" not in value:
                 yield where, chosen, rejected
             case _:
@@ -352,7 +354,9 @@ def _train(config: RewardConfig, directory: Path, notice: Notice) -> RunPosition
     load_weights(model, optimizer, weights)
     at = RunPosition()
     if checkpoint is not None:
-        masters = {name: weights[name.removeprefix("master/")] for name in optimizer.state_dict() if name.startswith("master/")}
+        masters = {
+            name: weights[name.removeprefix("master/")] for name in optimizer.state_dict() if name.startswith("master/")
+        }
         optimizer.load_state_dict(part(checkpoint.tensors, "optim") | masters)
         balancer.load_state_dict(part(checkpoint.tensors, "balance"))
         at = position_of(checkpoint)
@@ -396,8 +400,8 @@ def _train(config: RewardConfig, directory: Path, notice: Notice) -> RunPosition
             bar.update(min(at.tokens, total) - before)
             if at.skipped_in_a_row >= _MAX_SKIPPED:
                 raise ConfigError(
-                    f"{at.skipped_in_a_row} steps in a row up to step {at.step} changed nothing; metrics.jsonl says why",
-                    hint="lower optim.lr or lengthen the warm-up",
+                    f"{at.skipped_in_a_row} steps in a row up to step {at.step} changed nothing",
+                    hint="metrics.jsonl says why; lower optim.lr or lengthen the warm-up",
                 )
             if time.monotonic() - saved >= config.run.save_every_s:
                 keep()

@@ -1,12 +1,12 @@
-"""The checkers of the package `if-verifiable` (Apache-2.0): those of IFEval (arXiv 2311.07911) and IFBench (2507.02833).
+"""The checkers of the package `if-verifiable`: those of IFEval (arXiv 2311.07911) and IFBench (2507.02833).
 
     describe(id, arguments)         the instruction in the package's words
     follows(id, arguments, text)    whether a text follows it
 
-The package would fetch data for nltk when it is imported, and data sets with it. Here its submodules are imported alone,
-and what they see as `nltk` is a stand-in that has no network: words are split by nltk's own rules, which need no data;
-sentences and stop words are ours. A part-of-speech tagger there is none, nor is the one checker that needs it offered.
-Runs in the workers of `envs.pool`. Source: spec post-training 11.
+The package would fetch data for nltk when it is imported, and data sets with it. Here its submodules are imported
+alone, and what they see as `nltk` is a stand-in that has no network: words are split by nltk's own rules, which need no
+data; sentences and stop words are ours. A part-of-speech tagger there is none, nor is the one checker that needs it
+offered. Runs in the workers of `envs.pool`. Source: spec post-training 11.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def _classes() -> dict[str, Any]:
     parent.__path__ = list(found.submodule_search_locations)
     try:
         with _in_place({"if_verifiable": parent, "nltk": _offline_nltk()}):
-            registries = [import_module(f"if_verifiable.{name}.instructions_registry") for name in ("ifeval", "ifbench")]
+            registries = [
+                import_module(f"if_verifiable.{name}.instructions_registry") for name in ("ifeval", "ifbench")
+            ]
         langdetect = import_module("langdetect")
     except ImportError as error:
         raise UsageError(f"instruct/ needs the extra 'envs': {error}", hint="pip install 'openzaya[envs]'") from error
@@ -100,17 +102,19 @@ def _offline_nltk() -> ModuleType:
     class _StopWords:
         words = staticmethod(lambda language: STOP_WORDS)
 
-    module: Any = ModuleType("nltk")
-    module.word_tokenize = lambda text: [word for sentence in sentences(text) for word in words.tokenize(sentence)]
-    module.ngrams = ngrams
-    module.tokenize = ModuleType("nltk.tokenize")
-    module.tokenize.RegexpTokenizer = RegexpTokenizer
-    module.data = ModuleType("nltk.data")
-    module.data.find = lambda path: path  # there is nothing to fetch
-    module.data.load = lambda path: _Sentences
-    module.corpus = ModuleType("nltk.corpus")
-    module.corpus.stopwords = _StopWords
-    return module
+    def module(name: str, **attributes: Any) -> ModuleType:
+        made = ModuleType(name)
+        made.__dict__.update(attributes)
+        return made
+
+    return module(
+        "nltk",
+        word_tokenize=lambda text: [word for sentence in sentences(text) for word in words.tokenize(sentence)],
+        ngrams=ngrams,
+        tokenize=module("nltk.tokenize", RegexpTokenizer=RegexpTokenizer),
+        data=module("nltk.data", find=lambda path: path, load=lambda path: _Sentences),  # there is nothing to fetch
+        corpus=module("nltk.corpus", stopwords=_StopWords),
+    )
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import io
 import json
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -105,15 +105,16 @@ def _nth_paragraph(rng: random.Random, level: int, request: str) -> dict[str, An
 
 
 _FORBIDDEN = (
-    "about also because been could every from have many might more most much other over people some than that there they "
-    "this very were what when where which would"
-).split()
-_PAIRS = (("taller", "height"), ("older", "age"), ("faster", "speed"), ("richer", "wealth"))
+    "about", "also", "because", "been", "could", "every", "from", "have", "many", "might", "more", "most", "much",
+    "other", "over", "people", "some", "than", "that", "there", "they", "this", "very", "were", "what", "when",
+    "where", "which", "would",
+)  # fmt: skip
+_MORE = ("taller", "older", "faster", "richer")
 
 
 def _yes_no_maybe(rng: random.Random, level: int, request: str) -> dict[str, Any]:
     """Whether one of two people is ahead, of whom one was said to be, or the other, or nothing."""
-    than = rng.choice(_PAIRS)[0]
+    than = rng.choice(_MORE)
     people = rng.sample(NAMES, 3 + level)
     answer = rng.choice(["yes", "no", "maybe"])
     if answer == "maybe":  # all are behind the first, and nothing is said of the others
@@ -127,9 +128,9 @@ def _yes_no_maybe(rng: random.Random, level: int, request: str) -> dict[str, Any
     return {"_request": question, "_answer": f"My answer is {answer}."}
 
 
-_CHOICES: tuple[tuple[str, Callable[[list[str]], str]], ...] = (
-    ("comes first in the alphabet", min),
-    ("comes last in the alphabet", max),
+_CHOICES: tuple[tuple[str, Callable[[Sequence[str]], str]], ...] = (
+    ("comes second in the alphabet", lambda options: sorted(options)[1]),
+    ("comes second to last in the alphabet", lambda options: sorted(options)[-2]),
     ("has the most letters", lambda options: max(options, key=len)),
     ("has the fewest letters", lambda options: min(options, key=len)),
 )
@@ -137,12 +138,11 @@ _CHOICES: tuple[tuple[str, Callable[[list[str]], str]], ...] = (
 
 def _options(rng: random.Random, level: int, request: str) -> dict[str, Any]:
     question, right = rng.choice(_CHOICES)
-    options: list[str] = []
-    while len(options) < 3 + level:  # of different lengths, so that one is right, as far as there are lengths
-        options = rng.sample(ANCHORS, 3 + level)
+    while True:  # until one answer alone is right
+        options = rng.sample(SINGLE, 3 + level)
         answer = right(options)
-        if "letters" in question and sum(len(option) == len(answer) for option in options) > 1:
-            options = []
+        if "letters" not in question or sum(len(option) == len(answer) for option in options) == 1:
+            break
     return {"options": "/".join(options), "_request": f"Which of these words {question}?", "_answer": answer}
 
 
@@ -239,8 +239,6 @@ def _says_only(text: str, a: Arguments) -> bool:
 
 
 def _capital_words(text: str, a: Arguments) -> bool:
-    if a["capital_relation"] == "less than":
-        return True
     return len({word for word in re.findall(r"\w{2,}", text) if word.isupper()}) >= a["capital_frequency"]
 
 
@@ -248,7 +246,9 @@ def _has_kinds(*marks: str) -> Callable[[str, Arguments], bool]:
     """A sentence of each kind at least: none of any is balanced too."""
 
     def check(text: str, a: Arguments) -> bool:
-        return all(any(s.rstrip("\"')”’").endswith(mark) and len(words(s)) >= 3 for s in sentences(text)) for mark in marks)
+        return all(
+            any(s.rstrip("\"')”’").endswith(mark) and len(words(s)) >= 3 for s in sentences(text)) for mark in marks
+        )
 
     return check
 
@@ -343,7 +343,12 @@ def _explained(text: str, a: Arguments) -> bool:
     """Quoted phrases, each with a few words before the next."""
     parts = text.replace("“", '"').replace("”", '"').split('"')
     quoted, between = parts[1::2], parts[2::2]
-    return len(parts) % 2 == 1 and len(quoted) >= 2 and all(map(words, quoted)) and all(len(words(b)) >= 3 for b in between)
+    return (
+        len(parts) % 2 == 1
+        and len(quoted) >= 2
+        and all(map(words, quoted))
+        and all(len(words(b)) >= 3 for b in between)
+    )
 
 
 def _marked_items(text: str, a: Arguments) -> bool:
@@ -371,7 +376,9 @@ def _bullets(text: str, a: Arguments) -> bool:
 def _late_bullets(text: str, a: Arguments) -> bool:
     before = text.partition("\n*")[0]
     full = [s for s in sentences(before) if s.endswith(".") and len(words(s)) >= 3]
-    return len(full) >= 2 and all(map(words, (line.strip("* ") for line in _lines(text) if line.strip().startswith("*"))))
+    return len(full) >= 2 and all(
+        map(words, (line.strip("* ") for line in _lines(text) if line.strip().startswith("*")))
+    )
 
 
 def _questions(text: str, a: Arguments) -> bool:
@@ -450,7 +457,11 @@ OFFERED: tuple[Instruction, ...] = (
     ),
     Instruction(
         "keywords:letter_frequency",
-        lambda rng, level, request: {"letter": rng.choice("jkqvxz"), "let_frequency": 4 + 3 * level, "let_relation": "at least"},
+        lambda rng, level, request: {
+            "letter": rng.choice("jkqvxz"),
+            "let_frequency": 4 + 3 * level,
+            "let_relation": "at least",
+        },
         wording="In your response, the letter {letter} should appear in at least {let_frequency} words.",
         more=lambda text, a: sum(a["letter"] in word for word in words(text)) >= a["let_frequency"],
     ),
@@ -473,13 +484,18 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction(
         "detectable_content:number_placeholders",
         lambda rng, level, request: {"num_placeholders": 2 + level},
-        wording="The response must contain at least {num_placeholders} different placeholders in square brackets, such as [address].",
+        wording=(
+            "The response must contain at least {num_placeholders} different placeholders in square brackets, such "
+            "as [address]."
+        ),
         more=lambda text, a: len(set(re.findall(r"\[[^\[\]\n]*\w[^\[\]\n]*\]", text))) >= a["num_placeholders"],
     ),
     Instruction(
         "detectable_content:postscript",
         lambda rng, level, request: {"postscript_marker": rng.choice(["P.S.", "P.P.S"])},
-        wording="The last line of your response must be a postscript of a few words that starts with {postscript_marker}",
+        wording=(
+            "The last line of your response must be a postscript of a few words that starts with {postscript_marker}"
+        ),
         more=_has_postscript,
     ),
     Instruction(
@@ -488,20 +504,28 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction(
         "detectable_format:constrained_response",
         _yes_no_maybe,
-        wording="Start with one of these sentences, and use none of the others: My answer is yes. My answer is no. My answer is maybe.",
+        wording=(
+            "Start with one of these sentences, and use none of the others: My answer is yes. My answer is no. My "
+            "answer is maybe."
+        ),
         more=_says_only,
     ),
     Instruction(
         "detectable_format:number_highlighted_sections",
         lambda rng, level, request: {"num_highlights": 2 + level},
-        wording="Highlight at least {num_highlights} different phrases in your answer with markdown, i.e. *highlighted phrase*.",
+        wording=(
+            "Highlight at least {num_highlights} different phrases in your answer with markdown, i.e. *highlighted "
+            "phrase*."
+        ),
         more=_highlights,
     ),
     Instruction(
         "detectable_format:multiple_sections",
         lambda rng, level, request: {"section_spliter": rng.choice(["Section", "SECTION"]), "num_sections": 2 + level},
-        wording="Your response must have {num_sections} sections. Begin each with a line that holds its number and nothing else: "
-        "{section_spliter} 1, then {section_spliter} 2 and so on.",
+        wording=(
+            "Your response must have {num_sections} sections. Begin each with a line that holds its number and "
+            "nothing else: {section_spliter} 1, then {section_spliter} 2 and so on."
+        ),
         more=_has_sections,
     ),
     Instruction(
@@ -512,21 +536,28 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction("detectable_format:title", more=lambda text, a: bool(re.search(r"<<[^\n<>]*\w[^\n<>]*>>", text))),
     Instruction(
         "combination:two_responses",
-        wording="Give two different responses of eight different words or more each. Separate them, and nothing else, by six "
-        "asterisks: ******.",
+        wording=(
+            "Give two different responses of eight different words or more each. Separate them, and nothing else, "
+            "by six asterisks: ******."
+        ),
         more=_two_answers,
     ),
     Instruction(
         "combination:repeat_prompt",
         lambda rng, level, request: {"prompt_to_repeat": request},
-        wording="First repeat the request above word for word, from its first word to the full stop at its end, then answer it. "
-        "Write nothing before the repeated request, and repeat nothing of what follows it.",
+        wording=(
+            "First repeat the request above word for word, from its first word to the full stop at its end, then "
+            "answer it. Write nothing before the repeated request, and repeat nothing of what follows it."
+        ),
     ),
     Instruction("startend:end_checker", lambda rng, level, request: {"end_phrase": rng.choice(ENDINGS)}),
     Instruction(
         "change_case:capital_word_frequency",
         lambda rng, level, request: {"capital_frequency": 3 + 2 * level, "capital_relation": "at least"},
-        wording="In your response, at least {capital_frequency} different words must stand in capital letters only, such as SUN.",
+        wording=(
+            "In your response, at least {capital_frequency} different words must stand in capital letters only, "
+            "such as SUN."
+        ),
         more=_capital_words,
     ),
     Instruction("change_case:english_capital"),
@@ -543,34 +574,42 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction(
         "ratio:stop_words",
         lambda rng, level, request: {"percentage": max(5, 40 - 7 * level)},
-        wording="No more than {percentage}% of the words of your response may be stop words: articles, pronouns, prepositions, "
-        "conjunctions and auxiliary verbs.",
+        wording=(
+            "No more than {percentage}% of the words of your response may be stop words: articles, pronouns, "
+            "prepositions, conjunctions and auxiliary verbs."
+        ),
     ),
     Instruction(
         "ratio:sentence_type",
-        wording="Write exactly twice as many sentences that end in a full stop as questions that end in a question mark.",
+        wording=(
+            "Write exactly twice as many sentences that end in a full stop as questions that end in a question mark."
+        ),
         more=_has_kinds(".", "?"),
     ),
     Instruction(
         "ratio:sentence_balance",
-        wording="Write as many sentences that end in a full stop as ones that end in a question mark, and as many of each as ones "
-        "that end in an exclamation mark.",
+        wording=(
+            "Write as many sentences that end in a full stop as ones that end in a question mark, and as many of "
+            "each as ones that end in an exclamation mark."
+        ),
         more=_has_kinds(".", "?", "!"),
     ),
     Instruction(
         "count:conjunctions",
         lambda rng, level, request: {"small_n": min(7, 3 + level)},
-        wording="Use at least {small_n} different ones of the coordinating conjunctions and, but, for, nor, or, so, yet.",
+        wording=(
+            "Use at least {small_n} different ones of the coordinating conjunctions and, but, for, nor, or, so, yet."
+        ),
         more=lambda text, a: len(set(words(text)) & _CONJUNCTIONS) >= a["small_n"],
     ),
-    Instruction(
-        "count:person_names", lambda rng, level, request: {"N": 3 + 3 * level}, more=_person_names
-    ),
+    Instruction("count:person_names", lambda rng, level, request: {"N": 3 + 3 * level}, more=_person_names),
     Instruction(
         "ratio:overlap",
         _overlap,
-        wording="Of all different sequences of three characters in your response, spaces included, {percentage}% (plus or minus 2) "
-        "must also stand in this text: {reference_text}",
+        wording=(
+            "Of all different sequences of three characters in your response, spaces included, {percentage}% (plus "
+            "or minus 2) must also stand in this text: {reference_text}"
+        ),
         most=20,
     ),
     Instruction(
@@ -587,8 +626,10 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction("words:consonants", usable=has_cluster),
     Instruction(
         "sentence:alliteration_increment",
-        wording="Write at least three sentences. Each must have a longer run of consecutive words with the same first letter than "
-        "the one before, and more such words in all.",
+        wording=(
+            "Write at least three sentences. Each must have a longer run of consecutive words with the same first "
+            "letter than the one before, and more such words in all."
+        ),
         more=_alliteration,
     ),
     Instruction(
@@ -599,14 +640,18 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction("count:punctuation"),
     Instruction(
         "format:parentheses",
-        wording="Nest parentheses (and [brackets {{and braces}}]) at least 5 levels deep, with words in the innermost, and close "
-        "every one that you open.",
+        wording=(
+            "Nest parentheses (and [brackets {{and braces}}]) at least 5 levels deep, with words in the innermost, "
+            "and close every one that you open."
+        ),
         more=_brackets,
     ),
     Instruction(
         "format:quotes",
-        wording="Include a quote within a quote within a quote, in turns between double and single quotation marks (\" and '), with "
-        "words in front of each inner quote. Use these marks for nothing else.",
+        wording=(
+            'Include a quote within a quote within a quote, in turns between double and single quotation marks (" '
+            "and '), with words in front of each inner quote. Use these marks for nothing else."
+        ),
         more=_nested_quotes,
     ),
     Instruction("words:prime_lengths", usable=has_prime_length),
@@ -615,13 +660,18 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction("format:emoji"),
     Instruction(
         "ratio:sentence_words",
-        wording="Respond with three sentences, all of the same number of characters. Use no word twice in the whole response.",
+        wording=(
+            "Respond with three sentences, all of the same number of characters. Use no word twice in the whole "
+            "response."
+        ),
         more=_no_word_twice,
     ),
     Instruction(
         "count:words_japanese",
         lambda rng, level, request: {"N": max(2, 8 - level)},
-        wording="Of your response, word number {N}, and every {N} words from there on, must be in Japanese, and no other.",
+        wording=(
+            "Of your response, word number {N}, and every {N} words from there on, must be in Japanese, and no other."
+        ),
         more=_every_nth_japanese,
     ),
     Instruction(
@@ -643,8 +693,10 @@ OFFERED: tuple[Instruction, ...] = (
     ),
     Instruction(
         "words:paragraph_last_first",
-        wording="Write at least two paragraphs of four words or more, each in a line of its own. Each must end with the same word "
-        "it started with.",
+        wording=(
+            "Write at least two paragraphs of four words or more, each in a line of its own. Each must end with "
+            "the same word it started with."
+        ),
         more=_framed_paragraphs,
     ),
     Instruction(
@@ -656,47 +708,63 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction("words:no_consecutive"),
     Instruction(
         "format:line_indent",
-        wording="Write at least four lines, without empty ones between them, each indented by more spaces than the one before.",
+        wording=(
+            "Write at least four lines, without empty ones between them, each indented by more spaces than the one "
+            "before."
+        ),
         more=_stairs,
     ),
     Instruction(
         "format:quote_unquote",
-        wording="Quote at least two phrases in double quotation marks. Each must be followed by an explanation of three words or "
-        "more that is not quoted.",
+        wording=(
+            "Quote at least two phrases in double quotation marks. Each must be followed by an explanation of "
+            "three words or more that is not quoted."
+        ),
         more=_explained,
     ),
     Instruction(
         "format:list",
         lambda rng, level, request: {"sep": rng.choice(["...", "SEPARATOR", "!?!?", "=>", "++"])},
-        wording="Answer with a list of three items or more, each in a line of its own that begins with {sep} instead of a bullet "
-        "point.",
+        wording=(
+            "Answer with a list of three items or more, each in a line of its own that begins with {sep} instead "
+            "of a bullet point."
+        ),
         more=_marked_items,
     ),
     Instruction(
         "format:thesis",
         lambda rng, level, request: {"_sections": 2 + level},
-        wording="Write at least {_sections} sections with an empty line between them. Each must begin with a thesis statement in "
-        "italics, in HTML (<i> or <em>), and go on in plain text.",
+        wording=(
+            "Write at least {_sections} sections with an empty line between them. Each must begin with a thesis "
+            "statement in italics, in HTML (<i> or <em>), and go on in plain text."
+        ),
         more=_theses,
     ),
     Instruction(
         "format:sub-bullets",
-        wording="Your response must include two or more bullet points denoted by *, and below each at least one sub-bullet point "
-        "denoted by -. Use * for nothing else.",
+        wording=(
+            "Your response must include two or more bullet points denoted by *, and below each at least one "
+            "sub-bullet point denoted by -. Use * for nothing else."
+        ),
         more=_sub_bullets,
     ),
     Instruction("format:no_bullets_bullets", more=_late_bullets),
     Instruction(
         "custom:mcq_count_length",
         lambda rng, level, request: {"_request": f"Make a quiz about {rng.choice(TOPICS)}."},
-        wording="Write 4 multiple choice questions with 5 options each, in lines from A) to E). The questions start with the labels "
-        "Question 1 to Question 4 and get progressively longer. Write nothing before, between or after them.",
+        wording=(
+            "Write 4 multiple choice questions with 5 options each, in lines from A) to E). The questions start "
+            "with the labels Question 1 to Question 4 and get progressively longer. Write nothing before, between "
+            "or after them."
+        ),
         more=_questions,
     ),
     Instruction(
         "custom:sentence_alphabet",
-        wording="Write exactly 26 sentences of three words or more. The first word of each starts with the letters of the alphabet, "
-        "in order.",
+        wording=(
+            "Write exactly 26 sentences of three words or more. The first word of each starts with the letters of "
+            "the alphabet, in order."
+        ),
         more=_letters_in_order,
     ),
     Instruction("custom:csv_city", _data, more=_full_rows(","), most=12),
@@ -711,36 +779,49 @@ OFFERED: tuple[Instruction, ...] = (
     Instruction(
         "words:words_position",
         lambda rng, level, request: {"keyword": _keyword(rng)},
-        wording="The second word of your response, and the second to last one, must be the word {keyword}. Put no punctuation mark "
-        "after the first two words or the last two.",
+        wording=(
+            "The second word of your response, and the second to last one, must be the word {keyword}. Put no "
+            "punctuation mark after the first two words or the last two."
+        ),
         more=_second_words,
     ),
     Instruction(
         "repeat:repeat_change",
         lambda rng, level, request: {"prompt_to_repeat": request},
-        wording="Do not answer the request above. Repeat it, and put another word in place of its first one. Write nothing else.",
+        wording=(
+            "Do not answer the request above. Repeat it, and put another word in place of its first one. Write "
+            "nothing else."
+        ),
         more=_first_word_changed,
         demands=False,
     ),
     Instruction(
         "repeat:repeat_span",
         _span,
-        wording="Do not answer the request above. Copy its words from number {_first} to number {n_end}, where the first word is "
-        "number 1, with the punctuation marks that are attached to them. Write nothing else.",
+        wording=(
+            "Do not answer the request above. Copy its words from number {_first} to number {n_end}, where the "
+            "first word is number 1, with the punctuation marks that are attached to them. Write nothing else."
+        ),
         demands=False,
     ),
-    Instruction("format:title_case", wording="Capitalize the first letter of every word of your response, and only that.", more=_titled),
+    Instruction(
+        "format:title_case",
+        wording="Capitalize the first letter of every word of your response, and only that.",
+        more=_titled,
+    ),
     Instruction(
         "format:output_template",
-        wording="Use this exact template for your response, in one line or several: My Answer: [answer] My Conclusion: [conclusion] "
-        "Future Outlook: [outlook]",
+        wording=(
+            "Use this exact template for your response, in one line or several: My Answer: [answer] My Conclusion: "
+            "[conclusion] Future Outlook: [outlook]"
+        ),
         more=_template,
     ),
     Instruction(
         "format:no_whitespace",
         wording="The output must not contain any whitespace: join its words by hyphens.",
     ),
-)  # fmt: skip
+)
 """In the order of the benchmarks' registries."""
 
 assert len({instruction.id for instruction in OFFERED}) == len(OFFERED)

@@ -62,7 +62,7 @@ def _chain(w: Writer, allowed: Callable[[list[str], str], bool]) -> list[str]:
     came least often."""
     pending, found = list(w.mentions), list[str]()
     stock = w.rng.sample(BANK, len(BANK))
-    used = dict.fromkeys(stock, 0)
+    used: dict[str, int] = dict.fromkeys(stock, 0)
     while pending or len(found) < w.number:
         word = next((word for word in pending if allowed(found, word)), None)
         if word is not None:
@@ -126,7 +126,9 @@ def _alliteration(w: Writer, a: Arguments) -> str:
         if not pending and total >= w.number and length > 4:
             return " ".join(text)
         first = [pending.pop(0)] if pending else []
-        letter = w.rng.choice([x for x, stock in by_letter.items() if len(stock) >= length and [x] != [f[0] for f in first]])
+        letter = w.rng.choice(
+            [x for x, stock in by_letter.items() if len(stock) >= length and [x] != [f[0] for f in first]]
+        )
         sentence = [*first, *by_letter[letter][:length]]
         total += len(sentence)
         text.append(" ".join(sentence).capitalize() + ".")
@@ -199,12 +201,22 @@ def _alphabet_story(w: Writer, a: Arguments) -> str:
     return " ".join(f"{starts[chr(97 + i)].capitalize()} {' '.join(w.phrase(4))}." for i in range(26))
 
 
-def _table(header: Sequence[str], rows: int, delimiter: str, field: str, special: bool = False) -> Callable[[Writer, Arguments], str]:
+def _table(
+    header: Sequence[str], rows: int, delimiter: str, field: str, special: bool = False
+) -> Callable[[Writer, Arguments], str]:
     def write(w: Writer, a: Arguments) -> str:
         lines = [[field.format(name) for name in header]]
         for i in range(rows):
             name = '"salt & pepper"' if special and i == 0 else field.format(w.noun())
-            lines.append([field.format(i + 1), name, field.format(w.adjective()), field.format(2000 + i), field.format(7 * i + 3)])
+            lines.append(
+                [
+                    field.format(i + 1),
+                    name,
+                    field.format(w.adjective()),
+                    field.format(2000 + i),
+                    field.format(7 * i + 3),
+                ]
+            )
         return "\n".join(delimiter.join(line) for line in lines)
 
     return write
@@ -263,8 +275,8 @@ WRITE: dict[str, Callable[[Writer, Arguments], str]] = {
     "words:prime_lengths": _chained(lambda found, word: has_prime_length(word)),
     "format:options": lambda w, a: a["_answer"],
     "format:newline": _chained(lambda found, word: True, "\n"),
-    "format:emoji": lambda w, a: " ".join(w.sentence(end=" 🙂.") for _ in w.sentences()) + " " + " ".join(
-        word + " 🙂." for word in w.mentions
+    "format:emoji": lambda w, a: (
+        " ".join(w.sentence(end=" 🙂.") for _ in w.sentences()) + " " + " ".join(word + " 🙂." for word in w.mentions)
     ),
     "ratio:sentence_words": _equal_sentences,
     "count:words_japanese": _japanese,
@@ -288,7 +300,7 @@ WRITE: dict[str, Callable[[Writer, Arguments], str]] = {
     "repeat:repeat_span": lambda w, a: " ".join(a["prompt_to_repeat"].split()[a["n_start"] : a["n_end"]]),
     "format:output_template": _template,
     "format:no_whitespace": _chained(lambda found, word: True, "-"),
-}  # fmt: skip
+}
 
 
 # ----- drafts
@@ -323,7 +335,9 @@ class Draft:
     def grow(self) -> None:
         w = self.writer
         if self.with_grammar:
-            self.body.append(f"The {w.adjective()} {w.noun()} {w.verb()} with the {w.adjective()} {w.noun()} that they have.")
+            self.body.append(
+                f"The {w.adjective()} {w.noun()} {w.verb()} with the {w.adjective()} {w.noun()} that they have."
+            )
         else:
             self.body.append(w.sentence())
 
@@ -468,23 +482,33 @@ EDIT: dict[str, Edit] = {
     "ratio:stop_words": _nothing,
     "count:conjunctions": _add(lambda w, a: list(_CONJUNCTIONS[: a["small_n"]])),
     "count:person_names": _add(_names),
-    "count:numbers": _add(lambda w, a: [f"{w.noun().capitalize()} carry {w.rng.randint(2, 99)} {w.noun()}." for _ in range(a["N"])]),
+    "count:numbers": _add(
+        lambda w, a: [f"{w.noun().capitalize()} carry {w.rng.randint(2, 99)} {w.noun()}." for _ in range(a["N"])]
+    ),
     "words:palindrome": _add(lambda w, a: [f"{' '.join(w.rng.sample(PALINDROMES, 10)).capitalize()}."]),
     "count:punctuation": _add(lambda w, a: ["They sing; they rest, they read: all is well! Is it?", "Really?!"]),
     "format:parentheses": _add(lambda w, a: ["They rest (by [the {old (stone [quiet] wall) there} now] at) last."]),
-    "format:quotes": _add(lambda w, a: ["They said \"she wrote 'he sang \"a song\" there' once\" again."]),
+    "format:quotes": _add(lambda w, a: ['They said "she wrote \'he sang "a song" there\' once" again.']),
     "words:repeats": _nothing,
     "sentence:keyword": _keyword_sentence,
     "count:pronouns": _add(lambda w, a: ["They told us about it." for _ in range(a["N"] // 3 + 1)]),
-    "format:quote_unquote": _add(lambda w, a: [f'The words "{w.noun()}" mean what they always have meant.' for _ in range(2)]),
+    "format:quote_unquote": _add(
+        lambda w, a: [f'The words "{w.noun()}" mean what they always have meant.' for _ in range(2)]
+    ),
     "format:thesis": _theses,
     "count:keywords_multiple": _add(
         lambda w, a: [s for i, n in enumerate((1, 2, 3, 5, 7)) for s in _mention(w, [a[f"keyword{i + 1}"]] * n)]
     ),
     "format:title_case": _then(str.title),
-}  # fmt: skip
+}
 
-_LAST = ("change_case:english_capital", "change_case:english_lowercase", "format:title_case", "startend:quotation", "detectable_format:json_format")
+_LAST = (
+    "change_case:english_capital",
+    "change_case:english_lowercase",
+    "format:title_case",
+    "startend:quotation",
+    "detectable_format:json_format",
+)
 
 
 def solve(
@@ -496,7 +520,9 @@ def solve(
         return text if accepts(text) else None
     draft = Draft(writer)
     # what is done to the whole text comes last, and the wrapping behind the letters
-    for instruction, arguments in sorted(instructions, key=lambda pair: _LAST.index(pair[0].id) if pair[0].id in _LAST else -1):
+    for instruction, arguments in sorted(
+        instructions, key=lambda pair: _LAST.index(pair[0].id) if pair[0].id in _LAST else -1
+    ):
         EDIT[instruction.id](draft, arguments)
     for _ in range(_MOST_SENTENCES):
         draft.grow()

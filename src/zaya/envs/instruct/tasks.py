@@ -1,4 +1,4 @@
-"""Requests with instructions whose following a rule can check: `instruct/keywords.existence` and so on, `instruct/mixed`.
+"""Requests with instructions that a rule can check: `instruct/keywords.existence` and so on, `instruct/mixed`.
 
     Write a diary entry about a tea house. Use the words "harbour", "lantern" and "maple".
 
@@ -6,9 +6,9 @@
     The answer needs at least 20 words of its own, ...
 
 The whole visible answer is judged, strictly: it follows every instruction as it stands (`instructions`), and it is an
-answer to this request (`demand`). What IFEval calls loose, without first or last line or asterisks, is `is_loosely_right`
-and for reports only. Difficulty d asks for 20 + 10 d words and more of what an instruction counts; `mixed` attaches
-1 + d instructions. Every problem was solved once (`solve`), and keeps that answer as its reference.
+answer to this request (`demand`). What IFEval calls loose, without first or last line or asterisks, is
+`is_loosely_right`, and for reports only. Difficulty d asks for 20 + 10 d words and more of what an instruction counts;
+`mixed` attaches 1 + d instructions. Every problem was solved once (`solve`), and keeps that answer as its reference.
 
 Source: spec post-training 11; IFEval (arXiv 2311.07911), IFBench (arXiv 2507.02833).
 """
@@ -104,7 +104,8 @@ class InstructEnvironment:
         is_mixed = self._short == MIXED
         chosen = _compatible(rng, 1 + difficulty) if is_mixed else [BY_NAME[self._short]]
         mentions = rng.sample(
-            NAMES if any(i.names for i in chosen) else [w for w in ANCHORS if all(i.usable(w) for i in chosen)], _MENTIONS
+            NAMES if any(i.names for i in chosen) else [w for w in ANCHORS if all(i.usable(w) for i in chosen)],
+            _MENTIONS,
         )
         number = min(20 + 10 * difficulty, *(i.most for i in chosen))
         demands = all(i.demands for i in chosen)
