@@ -120,10 +120,6 @@ def test_micro_batches_change_nothing() -> None:
 def test_a_tiny_one_orders_what_it_has_not_seen(folder: Path) -> None:
     config = recipe(folder, steps=14)
     _, held_out = reward.load_pairs(config, TOKENIZER, pytest.fail)
-    before = model()
-    with torch.no_grad():
-        before.embed[HEAD] = 0
-    assert agreement(*reward.evaluate(before, HEAD, held_out, 256)).loss == pytest.approx(math.log(2))
     at = reward.train(config, folder / "run", pytest.fail)
     assert at.finished
     assert len(held_out) >= 10
@@ -132,6 +128,7 @@ def test_a_tiny_one_orders_what_it_has_not_seen(folder: Path) -> None:
     assert seen.accuracy > 0.95
     assert seen.margin > 0.5
     log = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert log[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)  # the head begins at 0
     assert log[-1]["val_accuracy"] == pytest.approx(seen.accuracy)
     assert log[-1]["val_loss"] == pytest.approx(seen.loss, rel=1e-4)
     liked, disliked = trained.rewards([messages("map or tea?", "tea!"), messages("map or tea?", "tea.")])
