@@ -402,7 +402,7 @@ assert "datasets" not in sys.modules and "torch" not in sys.modules and "if_veri
 
 
 def test_the_language_of_a_text_is_always_the_same() -> None:
-    text = "quiet boats carry golden plums"  # unseeded, now Catalan and now French
+    text = "Lantern sailors carry"  # unseeded, every other time French
     import langdetect
 
     checkers.load()
