@@ -20,7 +20,11 @@ from zaya.errors import UsageError, did_you_mean
 
 _BUILT_IN: dict[str, Environment] = {environment.name: environment for environment in (ARITHMETIC,)}
 
-FAMILIES: dict[str, str] = {"code/": "zaya.envs.code.tasks", "rlve/": "zaya.envs.rlve"}
+FAMILIES: dict[str, str] = {
+    "code/": "zaya.envs.code.tasks",
+    "instruct/": "zaya.envs.instruct.tasks",
+    "rlve/": "zaya.envs.rlve",
+}
 """Prefix -> module."""
 
 

@@ -80,7 +80,7 @@ def _taskset() -> type:
             reference = environment.reference(problem)
             if reference is None:
                 return None
-            score = await self._score(f"\\boxed{{{reference}}}" if environment.about.boxed else reference)
+            score = await self._score(environment.about.framed(reference))
             return score.correct
 
         async def _score(self, text: str) -> Any:

@@ -1,0 +1,1 @@
+"""Following instructions that a rule can check: `instruct/` in `envs.registry`."""
