@@ -13,7 +13,7 @@ import pytest
 
 from zaya.envs import expression
 from zaya.envs.audit import hostile_answers
-from zaya.envs.rlve_judges import JUDGES
+from zaya.envs.rlve_judges import JUDGES, are_distinct
 
 
 @pytest.mark.parametrize(
@@ -137,3 +137,10 @@ def test_knights_and_knaves(answer: str, is_right: bool) -> None:
 def test_probability_as_a_fraction(answer: str, is_right: bool) -> None:
     assert JUDGES["PolyaModel"]({"gold_answer": {"numerator": 3, "denominator": 4}}, answer) is is_right
     assert JUDGES["PolyaModel"]({"gold_answer": {"numerator": 1, "denominator": 1}}, "1")
+
+
+def test_numbers_that_differ() -> None:
+    assert are_distinct("1 2 10")
+    assert are_distinct("")
+    for answer in ("1 1", "1 2 01", "3 +3", "0 00"):
+        assert not are_distinct(answer)

@@ -22,7 +22,7 @@ from typing import Any
 from zaya.core.rng import derive_seed
 from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed
 from zaya.envs.base import About, Problem, Score, Status
-from zaya.envs.rlve_judges import JUDGES
+from zaya.envs.rlve_judges import DISTINCT, JUDGES, are_distinct
 from zaya.envs.rlve_solvers import solvers
 from zaya.errors import UsageError, did_you_mean
 
@@ -135,6 +135,8 @@ class RlveEnvironment:
     def _is_right(self, environment: Any, answer: str) -> bool:
         if (judge := JUDGES.get(self._identifier)) is not None:
             return judge(environment.parameter, answer)
+        if self._identifier in DISTINCT and not are_distinct(answer):
+            return False
         return bool(environment.verifier(f"{_MARKERS[0]}{answer}{_MARKERS[1]}")["accuracy"])
 
     def reference(self, problem: Problem) -> str | None:

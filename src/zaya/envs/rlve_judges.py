@@ -7,7 +7,8 @@ KnightsAndKnaves                  what is said of somebody is looked for anywher
                                   knight or not` passes
 PolyaModel                        reads its answer past the markers there, and finds every one wrong
 
-A judge gets the parameters of a problem and the answer, and says whether it is right.
+A judge gets the parameters of a problem and the answer, and says whether it is right. Five tasks more ask for numbers
+that differ and never look whether they do: see `DISTINCT`.
 """
 
 from __future__ import annotations
@@ -113,3 +114,14 @@ JUDGES: Mapping[str, Callable[[Mapping[str, Any], str], bool]] = MappingProxyTyp
         "KnightsAndKnaves": _roles, "PolyaModel": _probability,
     }
 )  # fmt: skip
+
+DISTINCT = frozenset(
+    {"DynDynamite", "MaxXorSet", "MinSwapTwoPermutations", "MinimumTreeWeightedDominatingAncestor", "TreeAddOneEdgeDiameter"}
+)
+"""Tasks whose answer is a row of numbers, no two alike."""
+
+
+def are_distinct(answer: str) -> bool:
+    """Whether no word of an answer stands twice, read as numbers are."""
+    words = [word.lstrip("+0") or "0" for word in answer.split()]
+    return len(set(words)) == len(words)
