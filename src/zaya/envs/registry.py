@@ -20,7 +20,9 @@ from zaya.errors import UsageError, did_you_mean
 
 _BUILT_IN: dict[str, Environment] = {environment.name: environment for environment in (ARITHMETIC,)}
 
-FAMILIES: dict[str, str] = {"rlve/": "zaya.envs.rlve"}
+FAMILIES: dict[str, str] = {
+    "rlve/": "zaya.envs.rlve", "math/": "zaya.envs.math.templates", "math:": "zaya.envs.math.files",
+}  # fmt: skip
 """Prefix -> module."""
 
 

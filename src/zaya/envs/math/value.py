@@ -1,0 +1,295 @@
+"""Whether two formulas have the same value, found by computing with numbers that have an end.
+
+Rational formulas are computed exactly. Others are computed to as many digits as their largest and smallest part ask for,
+at points that nobody can choose: symbols get fixed random values, some of them negative. Formulas that agree there to
+40 digits below their smallest part are equal. What would take more than 3,000 digits, such as a tower of powers, has no
+value. No text is evaluated and nothing is simplified, so it ends, within a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from zaya.core.rng import derive_seed
+from zaya.envs.math.formula import Node, number
+
+_MOST_BITS = 200_000
+"""Of a whole number on the way."""
+_DIGITS = 60
+_MOST_DIGITS = 3000
+_LARGEST_FACTORIAL = 3000
+_POINTS = 8
+
+_lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    """In a fork: another thread may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)
+
+
+class NoValue(Exception):
+    """There is none, such as of 1/0, or it would take too long."""
+
+
+def symbols(tree: Node) -> frozenset[str]:
+    """Those that may have any value: without e, i and pi."""
+    if tree.op == "symbol":
+        return frozenset() if tree.name in ("e", "i", "pi") else frozenset((tree.name,))
+    return frozenset().union(*map(symbols, tree.parts))
+
+
+def exact(tree: Node) -> Fraction | None:
+    """The value of a formula that is rational by its looks; None for one that is not. Raises NoValue."""
+    if tree.op == "number":
+        return tree.number
+    parts = [exact(part) for part in tree.parts]
+    if not parts or None in parts:
+        return None
+    return _exact(tree.op, [part for part in parts if part is not None])
+
+
+def same_value(gold: Node, answer: Node) -> bool:
+    """Whether two formulas are equal wherever the first has a real value, or where it has any if it never is real."""
+    return _compare(gold, answer, lambda a, b, small: abs(a - b) <= small)
+
+
+def proportional(gold: Node, answer: Node, *, positive: bool) -> bool:
+    """Whether one is a constant multiple of the other, and neither is zero: `gold = 0` and `answer = 0` say the same."""
+    first: list[tuple[Any, Any]] = []
+
+    def agree(a: Any, b: Any, small: Any) -> bool:
+        first[:] = first or [(a, b)]
+        a0, b0 = first[0]
+        if abs(a0) <= small or abs(b0) <= small:
+            return False
+        if positive and (abs((b0 / a0).imag) > small or (b0 / a0).real <= 0):
+            return False
+        return abs(a * b0 - b * a0) <= small * (1 + abs(a0) + abs(b0))
+
+    return _compare(gold, answer, agree)
+
+
+def is_within(tree: Node, value: Fraction, most: Fraction) -> bool:
+    """Whether the value of a formula without symbols is that far at most from a number."""
+    return _compare(tree, number(value), lambda a, b, small: abs(a - b) * most.denominator < most.numerator)
+
+
+def _compare(gold: Node, answer: Node, agree: Any) -> bool:
+    try:
+        with _lock:  # mpmath keeps its constants in tables that threads can break
+            seen_real, seen = [], []
+            for point in _points(symbols(gold) | symbols(answer)):
+                try:
+                    pair = _at(gold, answer, point)
+                except NoValue:
+                    continue
+                (seen_real if pair[3] else seen).append(pair[:3])
+    except (ValueError, OverflowError, ZeroDivisionError, RecursionError):
+        return False
+    used = seen_real or seen
+    enough = 1 if not symbols(gold) | symbols(answer) else 2
+    return len(used) >= enough and all(b is not None and agree(a, b, small) for a, b, small in used)
+
+
+def _points(names: frozenset[str]) -> Iterator[Mapping[str, Fraction]]:
+    if not names:
+        yield {}
+        return
+    for index in range(_POINTS):
+        point = {}
+        for name in sorted(names):
+            rng = random.Random(derive_seed("math point", index, name))
+            value = Fraction(rng.randrange(3 << 20, 22 << 20), 10 << 20)
+            point[name] = -value if index >= _POINTS // 2 and rng.random() < 0.5 else value
+        yield point
+
+
+def _at(gold: Node, answer: Node, point: Mapping[str, Fraction]) -> tuple[Any, Any, Any, bool]:
+    """Both values at a point, what is small beside them, and whether the first is real. NoValue where it has none."""
+    digits = _DIGITS
+    while True:
+        computer = _Computer(point, digits)
+        a = computer.value(gold)
+        try:
+            b = computer.value(answer)
+        except NoValue:
+            b = None
+        needed = _DIGITS + int((computer.largest - computer.smallest) * 0.302) + 1
+        if needed > _MOST_DIGITS:
+            raise ValueError("too many digits")
+        small = computer.mp.ldexp(1, computer.largest) * computer.mp.mpf(10) ** (20 - digits)
+        if needed <= digits + 25 or b is None or abs(a - b) > small * 10**20:
+            return a, b, small, abs(computer.mp.im(a)) <= small
+        digits = needed
+
+
+class _Computer:
+    """Values to a number of digits, and how large and small what was met on the way is, in bits."""
+
+    def __init__(self, point: Mapping[str, Fraction], digits: int) -> None:
+        from mpmath.ctx_mp import MPContext
+
+        self.mp: Any = MPContext()
+        self.mp.dps = digits
+        self.point = point
+        self.largest = self.smallest = 0
+
+    def value(self, tree: Node) -> Any:
+        rational = exact(tree)
+        try:
+            value = self.fraction(rational) if rational is not None else self.compute(tree)
+        except (ZeroDivisionError, OverflowError, ValueError) as error:
+            raise NoValue(str(error)) from error
+        if not self.mp.isfinite(value):
+            raise NoValue("not finite")
+        if value:
+            size = int(self.mp.mag(value))
+            # what is zero but for rounding is not small, it is nothing
+            if rational is not None or tree.op in ("^", "root") or size > self.largest - self.mp.prec // 2:
+                self.largest, self.smallest = max(self.largest, size), min(self.smallest, size)
+        return value
+
+    def fraction(self, value: Fraction) -> Any:
+        return self.mp.mpf(value.numerator) / value.denominator
+
+    def compute(self, tree: Node) -> Any:
+        mp = self.mp
+        if tree.op == "symbol":
+            if tree.name in ("e", "i", "pi"):
+                return {"e": +mp.e, "i": mp.mpc(0, 1), "pi": +mp.pi}[tree.name]
+            return self.fraction(self.point[tree.name])
+        values = [self.value(part) for part in tree.parts]
+        match tree.op, values:
+            case "+", _:
+                return mp.fsum(values)
+            case "*", _:
+                return mp.fprod(values)
+            case "-", [a]:
+                return -a
+            case "/", [a, b]:
+                return a / b
+            case "^", [a, b]:
+                return self.power(a, b)
+            case "root", [a, n]:
+                return self.root(a, n)
+            case "abs", [a]:
+                return abs(a)
+            case "!", [a]:
+                return mp.gamma(self.moderate(a, 300) + 1)
+            case "binom", [a, b]:
+                return mp.binomial(self.moderate(a, 300), self.moderate(b, 300))
+            case "log", [a]:
+                # of an unsaid base: as good as any, and equal to no other logarithm
+                return mp.log(a) / mp.mpf("1.7320317")
+            case "ln", [a]:
+                return mp.log(a)
+            case ("sinh" | "cosh" | "tanh"), [a]:
+                return getattr(mp, tree.op)(self.moderate(a, 3000))
+            case ("sin" | "cos" | "tan" | "cot" | "sec" | "csc"), [a]:
+                return getattr(mp, tree.op)(self.moderate(a, 10**50))
+            case ("arcsin" | "arccos" | "arctan"), [a]:
+                return getattr(mp, "a" + tree.op[3:])(a)
+        raise NoValue(f"{tree.op} of what is not rational")
+
+    def power(self, a: Any, b: Any) -> Any:
+        if not a:
+            if self.mp.re(b) <= 0:
+                raise NoValue("a power of zero")
+            return a
+        if not b:
+            return self.mp.mpf(1)
+        if abs(b) * (abs(int(self.mp.mag(a))) + 4) > 4 * _MOST_DIGITS:
+            raise ValueError("too large a power")
+        return self.mp.power(a, b)
+
+    def root(self, a: Any, n: Any) -> Any:
+        if n == 2:
+            return self.mp.sqrt(a)
+        if not self.mp.isint(n) or not 2 <= n <= 1000:
+            raise NoValue("no root of that order")
+        if n % 2 and not self.mp.im(a) and a < 0:  # as at school: the cube root of -8 is -2
+            return -self.mp.root(-a, int(n))
+        return self.mp.root(a, int(n))
+
+    def moderate(self, a: Any, most: int) -> Any:
+        if abs(a) > most:
+            raise ValueError("too large an argument")
+        return a
+
+
+def _exact(op: str, parts: list[Fraction]) -> Fraction | None:
+    a, b = parts[0], parts[-1]
+    value: Fraction | None
+    match op:
+        case "+":
+            value = Fraction(0)
+            for part in parts:
+                value = _bounded(value + part)
+        case "*":
+            value = Fraction(1)
+            for part in parts:
+                value = _bounded(value * part)
+        case "-":
+            value = -a
+        case "/":
+            if b == 0:
+                raise NoValue("a quotient by zero")
+            value = a / b
+        case "abs":
+            value = abs(a)
+        case "floor":
+            value = Fraction(a.numerator // a.denominator)
+        case "ceil":
+            value = Fraction(-(-a.numerator // a.denominator))
+        case "^":
+            value = _exact_power(a, b)
+        case "!":
+            value = Fraction(_product(1, _natural(a)))
+        case "binom":
+            n, k = _natural(a), _natural(b)
+            value = Fraction(0) if k > n else Fraction(_product(n - k, n), _product(1, k) if k else 1)
+        case _:
+            return None
+    return None if value is None else _bounded(value)
+
+
+def _exact_power(base: Fraction, exponent: Fraction) -> Fraction | None:
+    if exponent.denominator != 1:
+        return None
+    if base == 0 and exponent <= 0:
+        raise NoValue("a power of zero")
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if abs(base) not in (0, 1) and abs(exponent) * bits > _MOST_BITS:
+        raise NoValue("too large a power")
+    if abs(exponent) > 10**9:  # of 0, 1 or -1
+        return base if exponent % 2 else base * base
+    return base ** int(exponent)
+
+
+def _natural(value: Fraction) -> int:
+    if value.denominator != 1 or not 0 <= value <= _LARGEST_FACTORIAL:
+        raise NoValue("no factorial of that")
+    return int(value)
+
+
+def _product(above: int, upto: int) -> int:
+    value = 1
+    for factor in range(above + 1, upto + 1):
+        value *= factor
+    return value
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 2 * _MOST_BITS:
+        raise NoValue("too large a number")
+    return value
