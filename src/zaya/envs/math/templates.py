@@ -65,19 +65,22 @@ def radical(square: int) -> str:
     return f"{outside if outside > 1 else ''}\\sqrt{{{inside}}}"
 
 
-def polynomial(coefficients: Sequence[int], variable: str = "x") -> str:
-    """From the highest power down; `coefficients[k]` belongs to the power k."""
+def combination(terms: Sequence[tuple[int, str]]) -> str:
+    """`3x - y + 2`, of its coefficients and letters."""
     text = ""
-    for power in range(len(coefficients) - 1, -1, -1):
-        coefficient = coefficients[power]
-        if not coefficient:
-            continue
-        letter = "" if power == 0 else variable if power == 1 else f"{variable}^{{{power}}}"
-        size = "" if abs(coefficient) == 1 and power else str(abs(coefficient))
-        text += f"{' - ' if coefficient < 0 else ' + '}{size}{letter}"
+    for coefficient, letter in terms:
+        if coefficient:
+            size = "" if abs(coefficient) == 1 and letter else str(abs(coefficient))
+            text += f"{' - ' if coefficient < 0 else ' + '}{size}{letter}"
     if not text:
         return "0"
     return text[3:] if text.startswith(" + ") else f"-{text[3:]}"
+
+
+def polynomial(coefficients: Sequence[int]) -> str:
+    """In x, from the highest power down; `coefficients[k]` belongs to the power k."""
+    letters = ["", "x", *(f"x^{{{power}}}" for power in range(2, len(coefficients)))]
+    return combination([*zip(coefficients, letters)][::-1])
 
 
 def nonzero(rng: random.Random, most: int) -> int:
@@ -99,7 +102,7 @@ def linear(rng: random.Random, level: int) -> tuple[str, str]:
     left, right = polynomial([b, a]), polynomial([d, c])
     if level >= 3:
         factor, inner = rng.randint(2, 2 + level), rng.randint(-9, 9)
-        left = f"{left} {'+' if factor > 0 else '-'} {factor}({polynomial([inner, 1])})"
+        left = f"{left} + {factor}({polynomial([inner, 1])})"
         right = polynomial([d + factor * inner, c + factor])
     return f"Solve ${left} = {right}$ for $x$.", fraction(root)
 
@@ -144,7 +147,7 @@ def system(rng: random.Random, level: int) -> tuple[str, str]:
             break
     equations = []
     for row in rows:
-        left = " + ".join(f"{number}{name}" for number, name in zip(row, unknowns, strict=True)).replace("+ -", "- ")
+        left = combination([*zip(row, unknowns, strict=True)])
         equations.append(f"{left} = {sum(a * b for a, b in zip(row, values, strict=True))}")
     names = ", ".join(unknowns)
     return f"Find $({names})$ such that ${'$, $'.join(equations)}$.", f"({', '.join(map(str, values))})"
@@ -177,12 +180,12 @@ def sequence(rng: random.Random, level: int) -> tuple[str, str]:
         terms = [first]
         while len(terms) < n:
             terms.append(p * terms[-1] + q)
-        rule = f"$a_1 = {first}$ and $a_{{k+1}} = {polynomial([q], 'a_k') if not p else f'{p}a_k {q:+d}'}$"
+        rule = f"$a_1 = {first}$ and $a_{{k+1}} = {combination([(p, 'a_k'), (q, '')])}$"
     else:
         terms = [first, second]
         while len(terms) < n:
             terms.append(p * terms[-1] + q * terms[-2])
-        rule = f"$a_1 = {first}$, $a_2 = {second}$ and $a_{{k+2}} = {p}a_{{k+1}} {q:+d}a_k$"
+        rule = f"$a_1 = {first}$, $a_2 = {second}$ and $a_{{k+2}} = {combination([(p, 'a_{k+1}'), (q, 'a_k')])}$"
     return f"A sequence has {rule} for all $k \\ge 1$. What is $a_{{{n}}}$?", str(terms[-1])
 
 
