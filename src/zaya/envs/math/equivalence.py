@@ -144,7 +144,7 @@ def _read(text: str, depth: int) -> Value:
     if (match := _MATRIX.fullmatch(text)) and "\\begin" not in match[1]:
         rows = match[1].removesuffix("\\\\").split("\\\\")
         return _group("matrix", [_group("row", _items(row.split("&"), depth)) for row in rows]) or plain
-    if (match := _THOUSANDS.fullmatch(text)) and not any(mark in match[1] for mark in ("(", "[", "{")):
+    if (match := _THOUSANDS.fullmatch(text)) and _is_balanced(match[1]):
         return _read(f"{match[1]}{match[2].replace(',', '')}{match[3]}", depth + 1)
     if len(parts := _split(text, re.compile(r"\\cup(?![A-Za-z])"))) > 1:
         return _group("union", _items(parts, depth)) or plain
@@ -265,6 +265,10 @@ def _operators(text: str) -> list[str]:
     return found
 
 
+def _is_balanced(text: str) -> bool:
+    return sum(text.count(mark) for mark in "([{") == sum(text.count(mark) for mark in ")]}")
+
+
 def _encloses(text: str) -> bool:
     """Whether the bracket that opens a text is the one that ends it."""
     depth = 0
@@ -291,6 +295,8 @@ def same(gold: Value, answer: Value) -> bool:
     match gold, answer:
         case Named(), Named():
             return gold.name == answer.name and same(gold.value, answer.value)
+        case Relation(), Named(name=name, value=Scalar(tree=tree)):
+            return gold.op == "=" and _same_relation(gold, Relation("=", Node("symbol", name=name), tree))
         case Named(), _:
             return not _names(gold.value) and same(gold.value, answer)
         case _, Named():

@@ -91,7 +91,7 @@ class _Reader:
             elif self.starts_a_factor():
                 if after_slash:
                     raise Unreadable("a/bc has two readings")
-                if self.peek().isdigit() or self.peek() == ".":
+                if (self.peek().isdigit() or self.peek() == ".") and self.text[self.at - 1] != "!":
                     raise Unreadable("a number behind a factor")
                 value = product(value, self.factor())
             else:

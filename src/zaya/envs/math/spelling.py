@@ -27,7 +27,7 @@ _CHARACTERS = str.maketrans(
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_SPACES = re.compile(r"(?<!\\)\\[,;:!> ]|\\q?quad\b|~|\\(?:displaystyle|textstyle|limits|nolimits)\b")
+_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad\b|~|\\(?:displaystyle|textstyle|limits|nolimits)\b")
 _SIZES = re.compile(r"\\(?:left|right|bigg?[lr]?|Bigg?[lr]?)(?![A-Za-z])\.?")
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "geq": "ge", "leqslant": "le", "geqslant": "ge",
@@ -57,6 +57,7 @@ def respelled(text: str) -> str:
     text = re.sub(r"(?<=\d)\\[,! ](?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<=\d),\\!(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"\\not\s*=", r"\\ne ", text)
+    text = re.sub(r"(?<!\\)\\!", "", text)
     text = _SIZES.sub("", _SPACES.sub(" ", text))
     text = _FONT.sub("", text)
     text = _TEXT.sub(lambda match: _as_text(match[1]), text)
@@ -66,7 +67,7 @@ def respelled(text: str) -> str:
         part if part.startswith("\\text{") else _WORDS.sub(_command, part.replace("**", "^"))
         for part in re.split(r"(\\text\{[^{}]*\})", text)
     )
-    return _without_idle_spaces(text)
+    return _without_idle_spaces(re.sub(r"_\{([A-Za-z0-9])\}", r"_\1", text))
 
 
 def _without_delimiters(text: str) -> str:
@@ -88,6 +89,8 @@ def _without_delimiters(text: str) -> str:
 
 def _as_text(words: str) -> str:
     words = words.strip()
+    if not any(character.isalpha() for character in words):
+        return words
     if words in ("i", "e") or words in _WORD_COMMANDS or _WORDS.fullmatch(words):
         return f" {words} "
     return f"\\text{{{words}}}"

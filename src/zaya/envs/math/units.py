@@ -27,7 +27,8 @@ del _UNITS["%s"], _UNITS["square"], _UNITS["squares"]
 
 _POWER = r"(?:\^(?:\{([23])\}|([23])))?"
 _TEXT = re.compile(rf"(.*?) ?\\text\{{ ?([A-Za-z%./^ 0-9]+?) ?\}}{_POWER}(?:/ ?\\text\{{ ?([A-Za-z]+) ?\}}{_POWER})?", re.DOTALL)
-_PLAIN = re.compile(r"(.*[0-9})! ]) ?([A-Za-z]{2,}(?: [A-Za-z]{2,})?(?:/[A-Za-z]+)?)" + _POWER, re.DOTALL)
+_PLAIN = re.compile(r"(.*?[0-9})!]) ?([A-Za-z]{2,}(?: [A-Za-z]{2,})?(?:/[A-Za-z]+)?)" + _POWER, re.DOTALL)
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _MONEY = re.compile(r"([+-]?) ?\\text\{(dollars|euros|pounds)\} ?(.+)", re.DOTALL)
 
 
@@ -36,7 +37,7 @@ def split_unit(text: str) -> tuple[str, str]:
     if text.endswith("%"):
         return text[:-1].rstrip(), "%"
     for sign in ("^\\circ", "^{\\circ}"):
-        if text.endswith(sign):
+        if text.endswith(sign) and not _FUNCTION.search(text):
             return text[: -len(sign)].rstrip(), "degree"
     if match := _MONEY.fullmatch(text):
         if "\\text" not in match[3]:
