@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-_DEEPEST = 40
+_DEEPEST = 25
 """Brackets within brackets, and exponents on exponents."""
+_MOST_SLASHES = 6
+"""Quotients of quotients in a row, `a/b/c`."""
 
 GREEK = ("alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "omega", "phi", "rho", "sigma", "tau", "psi",
          "Delta", "Omega", "ell", "xi", "zeta", "eta", "kappa", "nu")  # fmt: skip
@@ -84,8 +86,8 @@ class _Reader:
         while True:
             if self.take("/"):
                 value, after_slash, slashes = Node("/", (value, self.signed_factor())), True, slashes + 1
-                if slashes > _DEEPEST:
-                    raise Unreadable("too deep")
+                if slashes > _MOST_SLASHES:
+                    raise Unreadable("too many slashes")
             elif self.take("*") or self.take("\\cdot") or self.take("\\times"):
                 value, after_slash = product(value, self.signed_factor()), False
             elif self.starts_a_factor():

@@ -12,18 +12,22 @@ import os
 import random
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from zaya.core.rng import derive_seed
 from zaya.envs.math.formula import Node, number
 
-_MOST_BITS = 200_000
+_MOST_BITS = 40_000
 """Of a whole number on the way."""
 _DIGITS = 60
 _MOST_DIGITS = 3000
+_MOST_WORK = 200_000
+"""Operations on 60 digits, or as much of more digits: some tenths of a second."""
 _LARGEST_FACTORIAL = 3000
-_POINTS = 8
+_SCALES = (1, 10, 300, 100_000, 1, 10)
+"""How large the values of symbols are, in turn: `|x-5|` is `5-x` below 5."""
 
 _lock = threading.Lock()
 
@@ -50,12 +54,18 @@ def symbols(tree: Node) -> frozenset[str]:
 
 def exact(tree: Node) -> Fraction | None:
     """The value of a formula that is rational by its looks; None for one that is not. Raises NoValue."""
-    if tree.op == "number":
-        return tree.number
-    parts = [exact(part) for part in tree.parts]
-    if not parts or None in parts:
-        return None
-    return _exact(tree.op, [part for part in parts if part is not None])
+    tree = folded(tree)
+    return tree.number if tree.op == "number" else None
+
+
+def folded(tree: Node) -> Node:
+    """The formula with every rational part of it computed. Raises NoValue."""
+    parts = tuple(folded(part) for part in tree.parts)
+    if parts and all(part.op == "number" for part in parts):
+        value = _exact(tree.op, [part.number for part in parts])
+        if value is not None:
+            return number(value)
+    return Node(tree.op, parts, tree.number, tree.name)
 
 
 def same_value(gold: Node, answer: Node) -> bool:
@@ -87,14 +97,17 @@ def is_within(tree: Node, value: Fraction, most: Fraction) -> bool:
 def _compare(gold: Node, answer: Node, agree: Any) -> bool:
     try:
         with _lock:  # mpmath keeps its constants in tables that threads can break
+            gold, answer, work = folded(gold), folded(answer), _Work()
             seen_real, seen = [], []
             for point in _points(symbols(gold) | symbols(answer)):
                 try:
-                    pair = _at(gold, answer, point)
+                    pair = _at(gold, answer, point, work)
+                except _TooMuch:
+                    return False
                 except NoValue:
                     continue
                 (seen_real if pair[3] else seen).append(pair[:3])
-    except (ValueError, OverflowError, ZeroDivisionError, RecursionError):
+    except NoValue:
         return False
     used = seen_real or seen
     enough = 1 if not symbols(gold) | symbols(answer) else 2
@@ -105,49 +118,74 @@ def _points(names: frozenset[str]) -> Iterator[Mapping[str, Fraction]]:
     if not names:
         yield {}
         return
-    for index in range(_POINTS):
+    for index in range(2 * len(_SCALES)):
         point = {}
         for name in sorted(names):
             rng = random.Random(derive_seed("math point", index, name))
-            value = Fraction(rng.randrange(3 << 20, 22 << 20), 10 << 20)
-            point[name] = -value if index >= _POINTS // 2 and rng.random() < 0.5 else value
+            value = Fraction(rng.randrange(3 << 20, 22 << 20), 10 << 20) * _SCALES[index % len(_SCALES)]
+            point[name] = -value if index >= len(_SCALES) and rng.random() < 0.5 else value
         yield point
 
 
-def _at(gold: Node, answer: Node, point: Mapping[str, Fraction]) -> tuple[Any, Any, Any, bool]:
-    """Both values at a point, what is small beside them, and whether the first is real. NoValue where it has none."""
+def _at(gold: Node, answer: Node, point: Mapping[str, Fraction], work: _Work) -> tuple[Any, Any, Any, bool]:
+    """Both values at a point, what is small beside them, and whether the first is real.
+
+    Raises NoValue where the first has none. Where only the second has none, or is too large, it is None.
+    """
     digits = _DIGITS
     while True:
-        computer = _Computer(point, digits)
+        computer = _Computer(point, digits, work)
         a = computer.value(gold)
+        if computer.digits_needed() > _MOST_DIGITS:
+            raise NoValue("too many digits")
         try:
             b = computer.value(answer)
+        except _TooMuch:
+            raise
         except NoValue:
             b = None
-        needed = _DIGITS + int((computer.largest - computer.smallest) * 0.302) + 1
+        needed = computer.digits_needed()
         if needed > _MOST_DIGITS:
-            raise ValueError("too many digits")
+            b = None
         small = computer.mp.ldexp(1, computer.largest) * computer.mp.mpf(10) ** (20 - digits)
         if needed <= digits + 25 or b is None or abs(a - b) > small * 10**20:
             return a, b, small, abs(computer.mp.im(a)) <= small
         digits = needed
 
 
+@dataclass(slots=True)
+class _Work:
+    """What a comparison has taken so far."""
+
+    done: float = 0.0
+
+
+class _TooMuch(NoValue):
+    """The whole comparison takes too long, not one point."""
+
+
 class _Computer:
     """Values to a number of digits, and how large and small what was met on the way is, in bits."""
 
-    def __init__(self, point: Mapping[str, Fraction], digits: int) -> None:
+    def __init__(self, point: Mapping[str, Fraction], digits: int, work: _Work) -> None:
         from mpmath.ctx_mp import MPContext
 
         self.mp: Any = MPContext()
         self.mp.dps = digits
         self.point = point
+        self.work = work
         self.largest = self.smallest = 0
 
+    def digits_needed(self) -> int:
+        return _DIGITS + int((self.largest - self.smallest) * 0.302) + 1
+
     def value(self, tree: Node) -> Any:
-        rational = exact(tree)
+        self.work.done += (self.mp.dps / _DIGITS) ** 2 * (100 if tree.op in ("!", "binom") else 1)
+        if self.work.done > _MOST_WORK:
+            raise _TooMuch("too much work")
+        is_rational = tree.op == "number"
         try:
-            value = self.fraction(rational) if rational is not None else self.compute(tree)
+            value = self.fraction(tree.number) if is_rational else self.compute(tree)
         except (ZeroDivisionError, OverflowError, ValueError) as error:
             raise NoValue(str(error)) from error
         if not self.mp.isfinite(value):
@@ -155,7 +193,7 @@ class _Computer:
         if value:
             size = int(self.mp.mag(value))
             # what is zero but for rounding is not small, it is nothing
-            if rational is not None or tree.op in ("^", "root") or size > self.largest - self.mp.prec // 2:
+            if is_rational or tree.op in ("^", "root") or size > self.largest - self.mp.prec // 2:
                 self.largest, self.smallest = max(self.largest, size), min(self.smallest, size)
         return value
 
@@ -209,7 +247,7 @@ class _Computer:
         if not b:
             return self.mp.mpf(1)
         if abs(b) * (abs(int(self.mp.mag(a))) + 4) > 4 * _MOST_DIGITS:
-            raise ValueError("too large a power")
+            raise NoValue("too large a power")
         return self.mp.power(a, b)
 
     def root(self, a: Any, n: Any) -> Any:
@@ -223,7 +261,7 @@ class _Computer:
 
     def moderate(self, a: Any, most: int) -> Any:
         if abs(a) > most:
-            raise ValueError("too large an argument")
+            raise NoValue("too large an argument")
         return a
 
 
