@@ -23,6 +23,8 @@ _MOST_BITS = 40_000
 """Of a whole number on the way."""
 _DIGITS = 60
 _MOST_DIGITS = 3000
+_MOST_DIGITS_OF_GAMMA = 200
+"""Its first value of a precision takes the cube of it."""
 _MOST_WORK = 200_000
 """Operations on 60 digits, or as much of more digits: some tenths of a second."""
 _LARGEST_FACTORIAL = 3000
@@ -223,9 +225,9 @@ class _Computer:
             case "abs", [a]:
                 return abs(a)
             case "!", [a]:
-                return mp.gamma(self.moderate(a, 300) + 1)
+                return mp.gamma(self.of_gamma(a) + 1)
             case "binom", [a, b]:
-                return mp.binomial(self.moderate(a, 300), self.moderate(b, 300))
+                return mp.binomial(self.of_gamma(a), self.of_gamma(b))
             case "log", [a]:
                 # of an unsaid base: as good as any, and equal to no other logarithm
                 return mp.log(a) / mp.mpf("1.7320317")
@@ -258,6 +260,11 @@ class _Computer:
         if n % 2 and not self.mp.im(a) and a < 0:  # as at school: the cube root of -8 is -2
             return -self.mp.root(-a, int(n))
         return self.mp.root(a, int(n))
+
+    def of_gamma(self, a: Any) -> Any:
+        if self.mp.dps > _MOST_DIGITS_OF_GAMMA:
+            raise NoValue("too many digits")
+        return self.moderate(a, 300)
 
     def moderate(self, a: Any, most: int) -> Any:
         if abs(a) > most:
