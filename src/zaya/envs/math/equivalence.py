@@ -51,6 +51,7 @@ _RELATION = re.compile(r"\\(?:le|ge|ne)(?![A-Za-z])|<=|>=|!=|[=<>]")
 _RELATIONS = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _OR = re.compile(r",? ?(?:\\text\{ ?(?:or|and) ?\}|(?<![A-Za-z])(?:or|and)(?![A-Za-z])) ?")
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' ,-]*")
 
@@ -165,8 +166,8 @@ def _read(text: str, depth: int) -> Value:
         parts = _split(text[1:-1], re.compile("[,;]"))
         if len(parts) > 1:
             return _group(text[0] + text[-1], _items(parts, depth)) or plain
-    if "\\pm" in text or "\\mp" in text:
-        both = [re.sub(r"\\(pm|mp)(?![A-Za-z])", lambda m, s=signs: s[m[1] == "mp"], text) for signs in ("+-", "-+")]
+    if _PLUS_MINUS.search(text):
+        both = [_PLUS_MINUS.sub(lambda match, two=signs: two[match[1] == "mp"], text) for signs in ("+-", "-+")]
         return _group("any", _items(both, depth)) or plain
     return _scalar(text) or plain
 
