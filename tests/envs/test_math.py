@@ -86,7 +86,21 @@ def test_nothing_is_for_everyone() -> None:
     """No gold is equal to nothing, to everything, or to all answers in a row."""
     golds = sorted({pair[0] for pair in PAIRS})
     for gold in golds:
-        for answer in ("", " ", "\\", "{}", "?", "()", ",", "x", "\\text{}", "$$", "=", "\\pm", gold + " or " + gold + "1"):
+        for answer in (
+            "",
+            " ",
+            "\\",
+            "{}",
+            "?",
+            "()",
+            ",",
+            "x",
+            "\\text{}",
+            "$$",
+            "=",
+            "\\pm",
+            gold + " or " + gold + "1",
+        ):
             assert not equivalent(gold, answer) or answer == gold, (gold, answer)
     numbers = [gold for gold in golds if gold.lstrip("-").isdigit()]
     for gold in numbers:
@@ -140,7 +154,18 @@ HOSTILE = [
 
 
 def test_hostile_answers_end() -> None:
-    golds = ("5", "2\\sqrt{2}", "x^2-1", "\\{1,2\\}", "x>3", "x^2+y^2=4", "n!+1", "\\binom{n}{k}", "\\ln x+x!+|x|", "\\pi^{e}")
+    golds = (
+        "5",
+        "2\\sqrt{2}",
+        "x^2-1",
+        "\\{1,2\\}",
+        "x>3",
+        "x^2+y^2=4",
+        "n!+1",
+        "\\binom{n}{k}",
+        "\\ln x+x!+|x|",
+        "\\pi^{e}",
+    )
     for answer in HOSTILE:
         for gold in golds:
             start = time.monotonic()
@@ -185,15 +210,13 @@ def test_a_fork_can_compare() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(60)
+    process = multiprocessing.get_context("fork").Process(target=_compare_in_a_fork)
     try:
-        context = multiprocessing.get_context("fork")
-        process = context.Process(target=_compare_in_a_fork)
         process.start()
         process.join(60)
         assert process.exitcode == 0
     finally:
-        if process.is_alive():
-            process.kill()
+        process.kill()
         done.set()
         thread.join()
 
@@ -210,7 +233,7 @@ SYMPY = (
 
 
 def test_values_agree_with_sympy() -> None:
-    """The trees are compared by value here, whatever the forms; sympy writes the LaTeX and knows what is equal."""
+    """By value, whatever the forms. sympy writes the LaTeX, and computes both at a point of its own."""
     import sympy
 
     formulas = [sympy.sympify(text) for text in SYMPY]
@@ -218,12 +241,28 @@ def test_values_agree_with_sympy() -> None:
                   .replace("operatorname{atan}", "arctan").replace("{(", "(").replace(")}", ")")) for formula in formulas]  # fmt: skip
     for first, one in zip(formulas, trees, strict=True):
         for second, other in zip(formulas, trees, strict=True):
-            # x + y is positive where log(x) + log(2) and log(2 x) are compared
-            expected = sympy.simplify(sympy.expand_log(first - second, force=True)) == 0
+            difference = (first - second).subs({"x": sympy.Rational(7, 10), "y": sympy.Rational(13, 10)})
+            expected = bool(abs(sympy.N(difference, 50)) < 1e-40)
             assert value.same_value(one, other) is expected, (first, second)
 
 
 def test_what_is_refused_to_be_read() -> None:
-    for text in ("1/2x", "x2", "2e-3", "2 3", "x!!", "\\sin x/2", "\\sin(x)^2", "\\frac{1.5}2.5", "", "+", "x+", "(x", "x)", "1_", "x^"):
+    for text in (
+        "1/2x",
+        "x2",
+        "2e-3",
+        "2 3",
+        "x!!",
+        "\\sin x/2",
+        "\\sin(x)^2",
+        "\\frac{1.5}2.5",
+        "",
+        "+",
+        "x+",
+        "(x",
+        "x)",
+        "1_",
+        "x^",
+    ):
         with pytest.raises(Unreadable):
             read(text)

@@ -143,8 +143,8 @@ def _read(text: str, depth: int) -> Value:
     if match := _CHOICE.fullmatch(text):
         return Scalar(Node("symbol", name=match[1]))
     if (match := _MATRIX.fullmatch(text)) and "\\begin" not in match[1]:
-        rows = match[1].removesuffix("\\\\").split("\\\\")
-        return _group("matrix", [_group("row", _items(row.split("&"), depth)) for row in rows]) or plain
+        rows = [row.split("&") for row in match[1].removesuffix("\\\\").split("\\\\")]
+        return _group("matrix", [_group("row", _items(row, depth)) or plain for row in rows]) or plain
     if (match := _THOUSANDS.fullmatch(text)) and _is_balanced(match[1]):
         return _read(f"{match[1]}{match[2].replace(',', '')}{match[3]}", depth + 1)
     if len(parts := _split(text, re.compile(r"\\cup(?![A-Za-z])"))) > 1:
@@ -411,7 +411,9 @@ def _is_finished(gold: Node, answer: Node) -> bool:
         return False
     if symbols(gold):
         return symbols(answer) <= symbols(gold)
-    return not symbols(answer) and all(count(of_answer) <= count(of_gold) for count in (_roots, _terms, _powers_of_sums))
+    return not symbols(answer) and all(
+        count(of_answer) <= count(of_gold) for count in (_roots, _terms, _powers_of_sums)
+    )
 
 
 def _is_number(tree: Node) -> bool:

@@ -279,7 +279,16 @@ class _Reader:
             return not self.in_bars
         if here == "\\":
             match = _COMMAND.match(self.text, self.at)
-            return match is not None and match[1] in ("pi", "frac", "binom", "sqrt", "lfloor", "lceil", *GREEK, *FUNCTIONS)
+            return match is not None and match[1] in (
+                "pi",
+                "frac",
+                "binom",
+                "sqrt",
+                "lfloor",
+                "lceil",
+                *GREEK,
+                *FUNCTIONS,
+            )
         return here in ("(", "{", ".") or here.isdigit() or (here.isascii() and here.isalpha())
 
     def at_function(self) -> bool:

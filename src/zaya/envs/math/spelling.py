@@ -38,7 +38,9 @@ _SYNONYMS = {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _FONT = re.compile(r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm)\s*(?=\{)")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|operatorname\*?|mbox|hbox|emph)\s*\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|operatorname\*?|mbox|hbox|emph)\s*\{([^{}]*)\}"
+)
 _WHOLE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
 _DOLLARS = re.compile(r"\$\$?(.*?)\$\$?", re.DOTALL)
 _WORDS = re.compile(r"(?<![A-Za-z\\])(sqrt|pi|infinity|inf|theta|alpha|beta|gamma|lambda|omega|sin|cos|tan|cot|sec|csc"

@@ -35,9 +35,7 @@ class MathTemplate:
         if difficulty > HARDEST:
             return None
         question, answer = self._make(random.Random(derive_seed(self.name, self.version, seed, difficulty)), difficulty)
-        return Problem(
-            self.name, f"{question}\n{INSTRUCTION}", {"answer": answer}, difficulty, seed, self.version
-        )
+        return Problem(self.name, f"{question}\n{INSTRUCTION}", {"answer": answer}, difficulty, seed, self.version)
 
     def score(self, problem: Problem, text: str) -> Score:
         return math_score(problem.meta["answer"], text)
@@ -174,19 +172,22 @@ def modular(rng: random.Random, level: int) -> tuple[str, str]:
 def sequence(rng: random.Random, level: int) -> tuple[str, str]:
     """A term of a recurrence of first or second order."""
     n = 4 + level
-    first, second = rng.randint(-9, 9), rng.randint(-9, 9)
-    p, q = nonzero(rng, 2 + level // 3), nonzero(rng, 5 + level)
-    if level % 2 == 0:
-        terms = [first]
-        while len(terms) < n:
-            terms.append(p * terms[-1] + q)
-        rule = f"$a_1 = {first}$ and $a_{{k+1}} = {combination([(p, 'a_k'), (q, '')])}$"
-    else:
-        terms = [first, second]
-        while len(terms) < n:
-            terms.append(p * terms[-1] + q * terms[-2])
-        rule = f"$a_1 = {first}$, $a_2 = {second}$ and $a_{{k+2}} = {combination([(p, 'a_{k+1}'), (q, 'a_k')])}$"
-    return f"A sequence has {rule} for all $k \\ge 1$. What is $a_{{{n}}}$?", str(terms[-1])
+    while True:
+        terms = [rng.randint(-9, 9), rng.randint(-9, 9)]
+        p, q = rng.choice((-1, 1)) * rng.randint(2, 3 + level // 3), nonzero(rng, 5 + level)
+        if level % 2 == 0:
+            terms = terms[:1]
+            while len(terms) < n:
+                terms.append(p * terms[-1] + q)
+            rule = f"$a_1 = {terms[0]}$ and $a_{{k+1}} = {combination([(p, 'a_k'), (q, '')])}$"
+        else:
+            while len(terms) < n:
+                terms.append(p * terms[-1] + q * terms[-2])
+            rule = (
+                f"$a_1 = {terms[0]}$, $a_2 = {terms[1]}$ and $a_{{k+2}} = {combination([(p, 'a_{k+1}'), (q, 'a_k')])}$"
+            )
+        if terms[-1] not in terms[:-1]:  # one that repeats itself is answered by what is given
+            return f"A sequence has {rule} for all $k \\ge 1$. What is $a_{{{n}}}$?", str(terms[-1])
 
 
 def derivative(rng: random.Random, level: int) -> tuple[str, str]:
@@ -225,7 +226,9 @@ def counting(rng: random.Random, level: int) -> tuple[str, str]:
         size = rng.randint(3, min(women + men - 1, 4 + level))
         least = rng.randint(1, min(women, size) - 1)
         ways = sum(comb(women, k) * comb(men, size - k) for k in range(least, size + 1))
-        group = f"{size} people from {women} women and {men} men with at least {least} {'woman' if least == 1 else 'women'}"
+        group = (
+            f"{size} people from {women} women and {men} men with at least {least} {'woman' if least == 1 else 'women'}"
+        )
         return f"How many committees of {group} are there?", str(ways)
     wide, high = rng.randint(3, 5 + level), rng.randint(3, 5 + level)
     x, y = rng.randint(1, wide - 1), rng.randint(1, high - 1)

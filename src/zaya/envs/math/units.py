@@ -26,7 +26,9 @@ _UNITS |= {"%": "%", "s": "s", "ms": "ms"}
 del _UNITS["%s"], _UNITS["square"], _UNITS["squares"]
 
 _POWER = r"(?:\^(?:\{([23])\}|([23])))?"
-_TEXT = re.compile(rf"(.*?) ?\\text\{{ ?([A-Za-z%./^ 0-9]+?) ?\}}{_POWER}(?:/ ?\\text\{{ ?([A-Za-z]+) ?\}}{_POWER})?", re.DOTALL)
+_TEXT = re.compile(
+    rf"(.*?) ?\\text\{{ ?([A-Za-z%./^ 0-9]+?) ?\}}{_POWER}(?:/ ?\\text\{{ ?([A-Za-z]+) ?\}}{_POWER})?", re.DOTALL
+)
 _PLAIN = re.compile(r"(.*?[0-9})!]) ?([A-Za-z]{2,}(?: [A-Za-z]{2,})?(?:/[A-Za-z]+)?)" + _POWER, re.DOTALL)
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _MONEY = re.compile(r"([+-]?) ?\\text\{(dollars|euros|pounds)\} ?(.+)", re.DOTALL)
@@ -58,7 +60,9 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def _named(words: str, power: str | None) -> str:
-    words = words.strip().strip(".").lower() if words.strip() not in ("K", "N", "J", "W", "V") else words.strip().lower()
+    words = (
+        words.strip().strip(".").lower() if words.strip() not in ("K", "N", "J", "W", "V") else words.strip().lower()
+    )
     for word, exponent in (("square ", "2"), ("sq ", "2"), ("sq. ", "2"), ("cubic ", "3")):
         if words.startswith(word):
             words, power = words.removeprefix(word), exponent

@@ -240,11 +240,11 @@ class _Computer:
                 return mp.log(a) / mp.mpf("1.7320317")
             case "ln", [a]:
                 return mp.log(a)
-            case ("sinh" | "cosh" | "tanh"), [a]:
+            case (("sinh" | "cosh" | "tanh"), [a]):
                 return getattr(mp, tree.op)(self.moderate(a, 3000))
-            case ("sin" | "cos" | "tan" | "cot" | "sec" | "csc"), [a]:
+            case (("sin" | "cos" | "tan" | "cot" | "sec" | "csc"), [a]):
                 return getattr(mp, tree.op)(self.moderate(a, 10**50))
-            case ("arcsin" | "arccos" | "arctan"), [a]:
+            case (("arcsin" | "arccos" | "arctan"), [a]):
                 return getattr(mp, "a" + tree.op[3:])(a)
         raise NoValue(f"{tree.op} of what is not rational")
 
