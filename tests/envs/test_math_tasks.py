@@ -32,7 +32,7 @@ from zaya.errors import UsageError
 x = sympy.Symbol("x")
 
 
-def problems(name: str, level: int, count: int = 8) -> list[Problem]:
+def problems(name: str, level: int, count: int = 5) -> list[Problem]:
     environment = templates.environment(f"math/{name}")
     found = [environment.sample(seed, level) for seed in range(count)]
     assert None not in found

@@ -40,7 +40,7 @@ LEAST_DIGITS = 6
 """Of a decimal that stands for a value without end."""
 _MOST_ITEMS = 50
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,200}")
+_PLAIN = re.compile(r"[+-]?(?:[0-9]{1,200}(?:\.[0-9]{1,200})?|\.[0-9]{1,200})")
 _DECIMAL = re.compile(r"[+-]?[0-9]*\.[0-9]+")
 _THOUSANDS = re.compile(r"([^,]*?(?<![0-9.]))([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9])([^,]*)", re.DOTALL)
 _SPACED = re.compile(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
@@ -108,8 +108,8 @@ def equivalent(gold: str, answer: str) -> bool:
         return False
     if gold == answer:
         return True
-    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):
-        return int(gold) == int(answer)
+    if _PLAIN.fullmatch(gold) and _PLAIN.fullmatch(answer):
+        return Fraction(gold) == Fraction(answer)
     right, given = understood(gold), understood(answer)
     if isinstance(right, Scalar) and isinstance(given, Group | Text):
         given = _as_numeral(answer) or given

@@ -3,7 +3,7 @@
 Rational formulas are computed exactly. Others are computed to as many digits as their largest and smallest part ask
 for, at points that nobody can choose: symbols get fixed random values of many sizes, some of them negative. Formulas
 that agree there to 40 digits below their smallest part are equal. What would take more than 3,000 digits, such as a
-tower of powers, has no value. No text is evaluated and nothing is simplified, so it ends, within a fraction of a second.
+tower of powers, has no value. No text is evaluated and nothing is simplified, so it ends, within about a second.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from zaya.core.rng import derive_seed
@@ -169,6 +170,14 @@ class _Work:
     done: float = 0.0
 
 
+@cache
+def _context() -> Any:
+    """Of our own: the one of mpmath belongs to everyone. Used by whoever holds the lock."""
+    from mpmath.ctx_mp import MPContext
+
+    return MPContext()
+
+
 class _NoGold(Exception):
     """The first formula has no value at a point."""
 
@@ -181,9 +190,7 @@ class _Computer:
     """Values to a number of digits, and how large and small what was met on the way is, in bits."""
 
     def __init__(self, point: Mapping[str, Fraction], digits: int, work: _Work) -> None:
-        from mpmath.ctx_mp import MPContext
-
-        self.mp: Any = MPContext()
+        self.mp = _context()
         self.mp.dps = digits
         self.point = point
         self.work = work
