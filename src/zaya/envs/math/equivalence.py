@@ -112,16 +112,19 @@ def equivalent(gold: str, answer: str) -> bool:
         return Fraction(gold) == Fraction(answer)
     right, given = understood(gold), understood(answer)
     if isinstance(right, Scalar) and isinstance(given, Group | Text):
-        given = _as_numeral(answer) or given
+        given = _as_numeral(right, answer) or given
     return same(right, given)
 
 
-def _as_numeral(answer: str) -> Value | None:
-    """An answer to a question for one number, with spaces or commas in it that are no list then: `10 000`, `0,5`."""
+def _as_numeral(gold: Scalar, answer: str) -> Value | None:
+    """An answer to a question for one number, with spaces or commas in it that are no list then: `10 000`, `0,5`.
+
+    For a whole number `5,0` may well be two answers.
+    """
     answer = respelled(answer)
     if _SPACED.fullmatch(answer):
         return understood(answer.replace(" ", ""))
-    if _EUROPEAN.fullmatch(answer):
+    if gold.tree.number.denominator != 1 and _EUROPEAN.fullmatch(answer):
         return understood(answer.replace(".", "").replace(",", "."))
     return None
 
@@ -200,7 +203,7 @@ def _values_of_one_name(items: list[Value]) -> list[Value]:
 def _relation(parts: list[str], operators: list[str], depth: int) -> Value | None:
     if len(parts) != len(operators) + 1 or len(parts) > 5:
         return None
-    if set(operators) == {"="}:
+    if set(operators) == {"="} and _is_true_chain(parts):
         for name, value in ((parts[0], parts[-1]), (parts[-1], parts[0]))[: 2 if len(parts) == 2 else 1]:
             given = _read(value, depth + 1)
             if _NAME.fullmatch(name.strip()) and not isinstance(given, Text) and _canonical(name) not in _names(given):
@@ -211,6 +214,14 @@ def _relation(parts: list[str], operators: list[str], depth: int) -> Value | Non
         return None
     relations = [_solved(op, left, right) for op, (left, right) in zip(operators, pairwise(trees), strict=True)]
     return relations[0] if len(relations) == 1 else _group("chain", relations)
+
+
+def _is_true_chain(parts: Sequence[str]) -> bool:
+    """Whether `x = 2+3 = 5` holds: what stands between the name and the value has that value."""
+    try:
+        return len(parts) == 2 or all(same_value(read(part.strip()), read(parts[-1].strip())) for part in parts[1:-1])
+    except Unreadable:
+        return False
 
 
 def _solved(op: str, left: Node, right: Node) -> Relation:

@@ -28,7 +28,7 @@ _CHARACTERS = str.maketrans(
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad\b|~|\\(?:displaystyle|textstyle|limits|nolimits)\b")
+_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad\b|(?<=.)~|\\(?:displaystyle|textstyle|limits|nolimits)\b")
 _SIZES = re.compile(r"\\(?:left|right|bigg?[lr]?|Bigg?[lr]?)(?![A-Za-z])\.?")
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "geq": "ge", "leqslant": "le", "geqslant": "ge",
