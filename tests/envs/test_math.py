@@ -63,9 +63,15 @@ def test_a_gold_is_equal_to_itself() -> None:
 def test_threads() -> None:
     """mpmath's tables of constants are shared by all threads, and are broken by two at once."""
     understood.cache_clear()
-    hard = [pair for pair in PAIRS if "\\" in pair[0]] * 3
-    with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda pair: equivalent(pair[0], pair[1]), hard))
+    many_digits = ("\\sqrt{2}+10^{-400}", "\\sqrt{2}+10^{-401}", False, "equal in 60 digits")
+    hard = [pair for one in PAIRS if "\\" in one[0] for pair in (one, many_digits)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda pair: equivalent(pair[0], pair[1]), hard))
+    finally:
+        sys.setswitchinterval(interval)
     assert found == [pair[2] for pair in hard]
 
 
