@@ -2,6 +2,7 @@
 
 arithmetic              one of ours
 rlve/Sorting            a task of RLVE-Gym, with the extra `envs`; other families have other prefixes
+math:FILE.jsonl         problems of a file, with their answers
 package.module:NAME     your own: an object in a module that Python can import
 
 A family is a module with `names()`, all it has, and `environment(name)`, which raises UsageError where there is none.
@@ -23,6 +24,8 @@ _BUILT_IN: dict[str, Environment] = {environment.name: environment for environme
 FAMILIES: dict[str, str] = {
     "code/": "zaya.envs.code.tasks",
     "instruct/": "zaya.envs.instruct.tasks",
+    "math/": "zaya.envs.math.templates",
+    "math:": "zaya.envs.math.files",
     "rlve/": "zaya.envs.rlve",
 }
 """Prefix -> module."""

@@ -1,0 +1,1 @@
+"""Mathematics: answers compared as mathematics, and tasks whose answers are."""
