@@ -57,8 +57,8 @@ def reference_page(rows: Sequence[Mapping[str, Any]]) -> str:
         "[its page](../concepts/environments.md).",
         "",
         f"{len(mixed)} of {len(rows)} environments pass every check and are in the default mix. Guess: the share of",
-        "problems that the best constant answer is right for, at the level where it is largest. Times are means in milliseconds",
-        "through the pool, on the machine of [the figures](../numbers.md).",
+        "problems that the best constant answer is right for, at the level where it is largest. Times are means in",
+        "milliseconds through the pool, on the machine of [the figures](../numbers.md).",
     ]
     for category in dict.fromkeys(row["category"] for row in rows):
         inside = [row for row in rows if row["category"] == category]

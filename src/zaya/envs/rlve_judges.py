@@ -116,7 +116,13 @@ JUDGES: Mapping[str, Callable[[Mapping[str, Any], str], bool]] = MappingProxyTyp
 )  # fmt: skip
 
 DISTINCT = frozenset(
-    {"DynDynamite", "MaxXorSet", "MinSwapTwoPermutations", "MinimumTreeWeightedDominatingAncestor", "TreeAddOneEdgeDiameter"}
+    {
+        "DynDynamite",
+        "MaxXorSet",
+        "MinSwapTwoPermutations",
+        "MinimumTreeWeightedDominatingAncestor",
+        "TreeAddOneEdgeDiameter",
+    }
 )
 """Tasks whose answer is a row of numbers, no two alike."""
 

@@ -1,8 +1,8 @@
 """What inputs of a program look like, learnt from many that its generator made.
 
 An input is an object: its keys, and for each value its type and bounds, as far as they were seen: of numbers the least
-and the largest, of strings and lists the length, of the elements of a list, or the values of an object, the same again. A
-candidate for a counterexample has to fit: outside of what a program was made for, being wrong proves nothing.
+and the largest, of strings and lists the length, of the elements of a list, or the values of an object, the same again.
+A candidate for a counterexample has to fit: outside of what a program was made for, being wrong proves nothing.
 """
 
 from __future__ import annotations

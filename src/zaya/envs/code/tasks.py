@@ -8,7 +8,8 @@ code/falsify        a description and a program with a mistake: an input on whic
 
 A level is a tenth of all programs, from short and simple to long. A written program passes when it is right on every
 held-out input, among them some on which every stored mutant is wrong; it runs in the sandbox, sees inputs and
-never what is expected. An input has to look like those of the generator before it counts. Source: spec post-training 9.3.
+never what is expected. An input has to look like those of the generator before it counts. Source: spec post-training
+9.3.
 """
 
 from __future__ import annotations
