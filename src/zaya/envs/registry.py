@@ -20,7 +20,7 @@ from zaya.errors import UsageError, did_you_mean
 
 _BUILT_IN: dict[str, Environment] = {environment.name: environment for environment in (ARITHMETIC,)}
 
-FAMILIES: dict[str, str] = {"rlve/": "zaya.envs.rlve"}
+FAMILIES: dict[str, str] = {"rlve/": "zaya.envs.rlve", "reasoning-gym/": "zaya.envs.reasoning_gym"}
 """Prefix -> module."""
 
 
