@@ -106,7 +106,7 @@ def draw(dataset: str, level: int, seed: int) -> dict[str, Any] | None:
         return None  # most retry some number of times, and give up by one of these
 
 
-_SEEDED_WHEN_MADE = frozenset({"gsm_symbolic"})
+_SEEDED_WHEN_MADE = frozenset({"acre", "gsm_symbolic"})
 """They draw from their seed before the first item is asked for."""
 
 

@@ -108,7 +108,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({
         spans("value", (10, 50), (50, 200), (200, 1000), (1000, 10_000), (10_000, 100_000), (100_000, 10**7)),
         spans("base", (2, 6), (2, 10), (2, 16), (2, 24), (2, 36)))),
     "binary_alternation": Task(category="algorithms", judge="number", axes=(
-        spans("n", (10, 14), (15, 20), (21, 28), (29, 38), (39, 50), (51, 80), (81, 120)),), keep={"-1": 0.5}),
+        spans("n", (10, 20), (16, 30), (24, 44), (36, 64), (50, 90), (80, 140)),), keep={"-1": 0.5}),
     "binary_matrix": Task(category="algorithms", judge="cells", axes=(
         spans("n", 3, 4, 5, 6, 7, 8, 10, 12, 15), each("p_zero", 0.4, 0.3, 0.2, 0.12))),
     "caesar_cipher": Task(category="algorithms", judge="word", axes=(
@@ -118,10 +118,11 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     "cryptarithm": Task(category="algorithms", judge="cryptarithm", facts=("words_letters", "result_letters"), axes=(
         spans("words", 2, (2, 3), 3, (3, 4), 4, 5, 6),)),
     "game_of_life": Task(category="algorithms", judge="json_value", axes=(
-        each("grid_size_x grid_size_y", 4, 5, 6, 7, 8, 10, 12), each("simulation_steps", 1, 2, 3, 4, 5)),
-        fixed={"filled_cells_weights": 0.4}),
+        tuple({"grid_size_x": n, "grid_size_y": n, "filled_cells": n * n // 2} for n in (4, 5, 6, 7, 8, 10, 12)),
+        each("simulation_steps", 1, 2, 3, 4, 5))),
     "game_of_life_halting": Task(category="algorithms", judge="word", choices=2, axes=(
-        each("difficulty", 1, 2, 3), each("grid_size_x grid_size_y", 12, 14, 16, 20), each("num_oscillators", 3, 4, 5, 6))),
+        tuple({"difficulty": kind, "grid_size_x": n, "grid_size_y": n} for kind, n in ((1, 10), (1, 12), (2, 14), (2, 18), (3, 26))),
+        each("num_oscillators", 3, 4, 5, 6))),
     "graph_color": Task(category="algorithms", judge="coloring", facts=("puzzle",), axes=(
         spans("num_vertices", 7, 8, 9, 10, 12, 14, 16, 20, 25), each("num_colors", 4, 3)),
         fixed={"edge_probability": 0.5}),
@@ -214,7 +215,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     "time_intervals": Task(category="arithmetic", judge="duration", axes=(
         each("max_time_difference_seconds", 3600, 10_800, 21_600, 43_200, 86_400), each("max_date_difference_days", 20, 60, 180, 730, 3650))),
     # code
-    "bf": Task(category="code", judge="text", license="Apache-2.0 AND MIT", axes=(each("difficulty", 1, 2, 3),)),
+    "bf": Task(category="code", judge="text", license="Apache-2.0 AND MIT", axes=(each("difficulty", 1, 2),)),
     # perception
     "color_cube_rotation": Task(category="perception", judge="word", axes=(
         spans("rotations", 1, 2, 3, (4, 5), (6, 8), (9, 12), (13, 20), (21, 40)),)),
@@ -283,9 +284,9 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     # logic
     "aiw": Task(category="logic", judge="number", axes=(
         each("task_type_weights", [1.0, 0.0, 0.0], [0.7, 0.3, 0.0], [0.5, 0.3, 0.2], [0.3, 0.4, 0.3], [0.1, 0.45, 0.45]),
-        each("max_entities", 6, 8, 10, 12, 14, 16))),
-    "circuit_logic": Task(category="logic", judge="number", choices=2, axes=(
-        spans("terms", (2, 3), (3, 5), (5, 7), (7, 10), (10, 14)), spans("inputs", (2, 3), (3, 4), (4, 6), (6, 8)))),
+        each("max_entities", 8, 10, 12, 14, 16, 20))),
+    "circuit_logic": Task(category="logic", judge="number", choices=2, keep={"0": 0.5}, axes=(
+        spans("terms", (2, 3), (3, 4), (4, 5), (5, 6)), spans("inputs", (2, 3), (3, 4), (4, 5), (5, 6)))),
     "knights_knaves": Task(category="logic", judge="roles", axes=(
         each("n_people", 2, 3, 4, 5, 6), each("depth_constraint", 1, 2, 3), each("width_constraint", 1, 2, 3))),
     "self_reference": Task(category="logic", judge="number", axes=(each("difficulty", *range(1, 11)),), keep={"0": 0.5, "1": 0.5}),
