@@ -1,6 +1,6 @@
-"""Judges of our own for the datasets of reasoning-gym: no scorer of the package sees an answer.
+"""Judges of answers to tasks that a package makes: no scorer of reasoning-gym or reasoning-core sees an answer.
 
-Its scorers run some answers as Python (`eval`, sympy's parser), pay in part for others, and a few pay for anything. A
+Their scorers run some answers as Python (`eval`, sympy's parser), pay in part for others, and a few pay for anything. A
 judge here gets what is known of a problem and the answer, and says whether it is right. Where a task has one answer it
 compares; where there are many it plays them by the rules of the puzzle. An answer is read strictly, as the prompt asks
 for it: what has anything beside it is wrong.
