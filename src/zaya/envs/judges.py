@@ -154,6 +154,26 @@ def number(facts: Facts, answer: str) -> bool:
     return found is not None and found == decimal(facts["answer"])
 
 
+def quantity(facts: Facts, answer: str) -> bool:
+    """A number of that very value, as a decimal or as a ratio; where the reference is none, its letters."""
+    right = value(facts["answer"])
+    return value(answer) == right if right is not None else unspaced(facts, answer)
+
+
+def unspaced(facts: Facts, answer: str) -> bool:
+    """Letter by letter, but for blanks."""
+    return "".join(answer.split()) == "".join(facts["answer"].split())
+
+
+def indexes(facts: Facts, answer: str) -> bool:
+    """A set of numbers in any order; one of several sets, where there are."""
+    found = answer.replace(",", " ").split()
+    if not found or len(set(found)) != len(found) or not all(re.fullmatch(r"\d{1,4}", one, re.ASCII) for one in found):
+        return False
+    right = facts.get("valid_supports") or [facts["answer"].split()]
+    return sorted(map(int, found)) in [sorted(map(int, one)) for one in right]
+
+
 def near(facts: Facts, answer: str) -> bool:
     """A number as near as the `tolerance` of the task."""
     found, right = value(answer), value(facts["answer"])
@@ -354,6 +374,39 @@ def _polynomial(text: str) -> Counter[tuple[str, int]] | None:
 # ----- many right answers, played by the rules
 
 
+def cheapest_path(facts: Facts, answer: str) -> bool:
+    """Nodes of a path that costs as little as any; `None` where there is none."""
+    right = facts["optimal_cost"]
+    if answer.casefold() == "none" or right is None:
+        return answer.casefold() == "none" and right is None
+    found = moves(answer, r"\d{1,6}")
+    if found is None or (int(found[0]), int(found[-1])) != (facts["start_node"], facts["end_node"]):
+        return False
+    cost = {(edge[0], edge[1]): edge[2] if len(edge) == 3 else 1 for edge in facts["edges"]}
+    described = facts["graph_description"].lower()
+    if not any(sign in described for sign in ("directed", "digraph", "source", "points", "->")):
+        cost |= {(b, a): by for (a, b), by in cost.items()}
+    steps = [(int(a), int(b)) for a, b in zip(found, found[1:], strict=False)]
+    return all(step in cost for step in steps) and sum(cost[step] for step in steps) == right
+
+
+def plan(facts: Facts, answer: str) -> bool:
+    """Actions, one in a line, as many as are asked for, each with what it needs, that reach the goal."""
+    calls, cue = [line.strip() for line in answer.splitlines() if line.strip()], facts["plan_cue"]
+    if len(calls) != cue["length"] or any(calls[step["step"] - 1] != step["action"] for step in cue["steps"]):
+        return False
+    actions, state = {action["call"]: action for action in facts["actions"]}, set(facts["initial_true"])
+    for call in calls:
+        if call not in actions or not _may(actions[call], state):
+            return False
+        state = state - set(actions[call]["effect_false"]) | set(actions[call]["effect_true"])
+    return state.issuperset(facts["goal_true"]) and state.isdisjoint(facts["goal_false"])
+
+
+def _may(action: Mapping[str, Any], state: set[str]) -> bool:
+    return state.issuperset(action["pre_true"]) and state.isdisjoint(action["pre_false"])
+
+
 def cryptarithm(facts: Facts, answer: str) -> bool:
     """Digits for letters: `A=1,B=2`."""
     pairs = [re.fullmatch(r"([A-Z])\s*=\s*(\d)", pair.strip(), re.ASCII) for pair in answer.split(",")]
@@ -404,36 +457,20 @@ def jugs(facts: Facts, answer: str) -> bool:
 
 def kakurasu(facts: Facts, answer: str) -> bool:
     found, rows, columns = digits(answer), facts["row_sums"], facts["col_sums"]
-    if found is None or [len(row) for row in found] != [len(columns)] * len(rows) or not {0, 1}.issuperset(*found):
+    if found is None or [len(row) for row in found] != [len(columns)] * len(rows):
+        return False
+    if any(cell > 1 for row in found for cell in row):
         return False
     across = [sum(j * cell for j, cell in enumerate(row, 1)) for row in found]
     down = [sum(i * cell for i, cell in enumerate(column, 1)) for column in zip(*found, strict=True)]
     return across == rows and down == columns
 
 
-def knight_swap(facts: Facts, answer: str) -> bool:
-    """Moves in turn that swap the two colours; `No` where that cannot be."""
-    if answer.casefold() == "no" or not facts["is_possible"]:
-        return answer.casefold() == "no" and not facts["is_possible"]
-    found = parsed(answer)
-    if not isinstance(found, list) or len(found) > _MOST_MOVES or not all(isinstance(move, str) for move in found):
-        return False
-    board, turn = facts["board"], facts["start_turn"]
-    pieces = {square: piece for square, piece in facts["pieces"].items() if piece is not None}
-    swapped = {square: "B" if piece == "w" else "w" for square, piece in pieces.items()}
-    for move in found:
-        piece, _, squares = move.partition(",")
-        start, _, end = squares.partition(",")
-        if piece != turn or pieces.get(start) != piece or end not in board[start] or end in pieces:
-            return False
-        pieces[end] = pieces.pop(start)
-        turn = "B" if turn == "w" else "w"
-    return pieces == swapped
-
-
 def queens(facts: Facts, answer: str) -> bool:
     found, given = table(answer), facts["puzzle"]
-    if found is None or [len(row) for row in found] != [len(given)] * len(given) or not {"_", "Q"}.issuperset(*found):
+    if found is None or [len(row) for row in found] != [len(given)] * len(given):
+        return False
+    if any(cell not in ("_", "Q") for row in found for cell in row):
         return False
     at = [(i, j) for i, row in enumerate(found) for j, cell in enumerate(row) if cell == "Q"]
     kept = all(found[i][j] == "Q" for i, row in enumerate(given) for j, cell in enumerate(row) if cell == "Q")
@@ -592,73 +629,69 @@ def _beside(size: int, row: int, column: int) -> list[tuple[int, int]]:
 def rush_hour(facts: Facts, answer: str) -> bool:
     """Moves after which the car AA stands at the exit."""
     found = moves(answer, "[A-Z][+-][1-5]")
-    if found is None:
-        return False
     cars, state, walls = _parked(facts["board_config"])
-    for move in found:
+    for move in found or ():
         if move[0] not in cars:
             return False
-        state = _driven(cars, state, walls, list(cars).index(move[0]), int(move[1:]))
-        if state is None:
+        index = list(cars).index(move[0])
+        start = state[index] + int(move[1:])
+        if start not in _reached(cars, state, walls, index):
             return False
-    return _is_out(cars, state)
+        state = (*state[:index], start, *state[index + 1 :])
+    return found is not None and state[0] == _EXIT
 
 
-Car = tuple[int, bool, int]
-"""Its fixed row or column, whether it stands across, and its length."""
+_EXIT = 4
+"""Where A, the first of all cars, is out."""
+Places = tuple[int, ...]
+"""The cells a car covers, as bits, at each of its places from left to right or from top to bottom."""
 
 
-def _parked(board: str) -> tuple[dict[str, Car], tuple[int, ...], frozenset[int]]:
-    at = {name: [i for i, mark in enumerate(board) if mark == name] for name in sorted(set(board) - set(".ox"))}
-    cars: dict[str, Car] = {}
-    for name, cells in at.items():
-        across = cells[1] - cells[0] == 1
-        cars[name] = (cells[0] // 6 if across else cells[0] % 6, across, len(cells))
-    state = tuple(cells[0] % 6 if cars[name][1] else cells[0] // 6 for name, cells in at.items())
-    return cars, state, frozenset(i for i, mark in enumerate(board) if mark == "x")
+def _parked(board: str) -> tuple[dict[str, Places], tuple[int, ...], int]:
+    cars: dict[str, Places] = {}
+    state = []
+    for name in sorted(set(board) - set(".ox")):
+        cells = [i for i, mark in enumerate(board) if mark == name]
+        stride = cells[1] - cells[0]
+        start = cells[0] % 6 if stride == 1 else cells[0] // 6
+        first = sum(1 << (cell - start * stride) for cell in cells)
+        cars[name] = tuple(first << (place * stride) for place in range(7 - len(cells)))
+        state.append(start)
+    return cars, tuple(state), sum(1 << i for i, mark in enumerate(board) if mark == "x")
 
 
-def _covered(car: Car, start: int) -> list[int]:
-    line, across, length = car
-    return [line * 6 + start + i if across else (start + i) * 6 + line for i in range(length)]
+def _reached(cars: Mapping[str, Places], state: tuple[int, ...], walls: int, index: int) -> list[int]:
+    """The places that a car can drive to."""
+    taken = walls
+    for i, places in enumerate(cars.values()):
+        taken |= places[state[i]] if i != index else 0
+    places, found = list(cars.values())[index], []
+    for way in (range(state[index] + 1, len(places)), range(state[index] - 1, -1, -1)):
+        for place in way:
+            if places[place] & taken:
+                break
+            found.append(place)
+    return found
 
 
-def _driven(
-    cars: Mapping[str, Car], state: tuple[int, ...], walls: frozenset[int], index: int, by: int
-) -> tuple[int, ...] | None:
-    """What is parked where after a move; None where something is in the way."""
-    fleet = list(cars.values())
-    taken = walls.union(*(_covered(car, state[i]) for i, car in enumerate(fleet) if i != index))
-    sign = 1 if by > 0 else -1
-    for step in range(sign, by + sign, sign):
-        start = state[index] + step
-        if not 0 <= start <= 6 - fleet[index][2] or not taken.isdisjoint(_covered(fleet[index], start)):
-            return None
-    return (*state[:index], state[index] + by, *state[index + 1 :])
-
-
-def _is_out(cars: Mapping[str, Car], state: tuple[int, ...]) -> bool:
-    return state[list(cars).index("A")] == 4
-
-
-def solve_rush_hour(board: str, most_states: int = 4000) -> str | None:
+def solve_rush_hour(board: str, most_states: int = 10_000) -> str | None:
     """The fewest moves that bring AA out; None where more states have to be looked at than that."""
     cars, first, walls = _parked(board)
     before: dict[tuple[int, ...], tuple[tuple[int, ...], str] | None] = {first: None}
     border = deque([first])
     while border and len(before) <= most_states:
         state = border.popleft()
-        if _is_out(cars, state):
+        if state[0] == _EXIT:
             path = []
             while (step := before[state]) is not None:
                 state, move = step
                 path.append(move)
             return " ".join(reversed(path))
         for index, name in enumerate(cars):
-            for by in (1, 2, 3, 4, -1, -2, -3, -4):
-                after = _driven(cars, state, walls, index, by)
-                if after is not None and after not in before:
-                    before[after] = (state, f"{name}{by:+d}")
+            for place in _reached(cars, state, walls, index):
+                after = (*state[:index], place, *state[index + 1 :])
+                if after not in before:
+                    before[after] = (state, f"{name}{place - state[index]:+d}")
                     border.append(after)
     return None
 
@@ -738,9 +771,9 @@ JUDGES: Mapping[str, Judge] = MappingProxyType(
     {
         judge.__name__: judge
         for judge in (
-            text, word, letters, number, near, chance, three_figures, candidate, hexadecimal, reduced, factors,
+            text, word, letters, number, quantity, unspaced, indexes, near, chance, three_figures, candidate, hexadecimal, reduced, factors,
             complex_number, numbers, roots, words, json_value, groups, partitions, cells, duration, measure, roles,
-            uses_all, antiderivative, polynomial, cryptarithm, coloring, jugs, kakurasu, knight_swap, queens, palindrome,
+            uses_all, antiderivative, polynomial, cheapest_path, plan, cryptarithm, coloring, jugs, kakurasu, queens, palindrome,
             quantum_lock, route, sokoban, latin, sudoku, survo, hanoi, capture, rush_hour, rubiks_cube, ladder,
         )
     }

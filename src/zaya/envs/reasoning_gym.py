@@ -19,7 +19,7 @@ from zaya.errors import UsageError, did_you_mean
 
 PREFIX = "reasoning-gym/"
 
-_SEEDED_WHEN_MADE = frozenset({"acre", "gsm_symbolic"})
+_SEEDED_WHEN_MADE = frozenset({"acre", "gsm_symbolic", "list_functions"})
 """Datasets that draw from their seed before an item is asked for; the others need not be made for each."""
 
 

@@ -20,7 +20,11 @@ from zaya.errors import UsageError, did_you_mean
 
 _BUILT_IN: dict[str, Environment] = {environment.name: environment for environment in (ARITHMETIC,)}
 
-FAMILIES: dict[str, str] = {"rlve/": "zaya.envs.rlve", "reasoning-gym/": "zaya.envs.reasoning_gym"}
+FAMILIES: dict[str, str] = {
+    "rlve/": "zaya.envs.rlve",
+    "reasoning-gym/": "zaya.envs.reasoning_gym",
+    "reasoning-core/": "zaya.envs.reasoning_core",
+}
 """Prefix -> module."""
 
 
