@@ -399,7 +399,7 @@ def plan(facts: Facts, answer: str) -> bool:
     for call in calls:
         if call not in actions or not _may(actions[call], state):
             return False
-        state = state - set(actions[call]["effect_false"]) | set(actions[call]["effect_true"])
+        state = state - set(actions[call]["delete"]) | set(actions[call]["add"])
     return state.issuperset(facts["goal_true"]) and state.isdisjoint(facts["goal_false"])
 
 

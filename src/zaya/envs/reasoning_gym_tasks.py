@@ -146,7 +146,7 @@ TASKS: Mapping[str, Dataset] = MappingProxyType({
             ((25, 40), (70, 110)), ((40, 80), (110, 200))))])),
     "rotate_matrix": offered(category="algorithms", judge="cells", axes=(
         spans("n", 2, 3, 4, 5, 6, 7, (8, 9), (10, 12)), spans("rotations", 1, (1, 2), (1, 3), (4, 7), (8, 15)))),
-    "rotten_oranges": offered(category="algorithms", judge="number", keep={"-1": 0.1}, axes=(
+    "rotten_oranges": offered(category="algorithms", judge="number", keep={"-1": 0.04}, axes=(
         spans("n", (5, 6), (7, 8), (9, 10), (11, 13), (14, 17), (18, 22), (23, 30)),), fixed={"p_oranges": 0.8}),
     "spell_backward": offered(category="algorithms", judge="word", axes=(spans("word_len", 3, 4, 5, 6, 7, 8, 9, 10),)),
     "spiral_matrix": offered(category="algorithms", judge="cells", axes=(spans("n", 2, 3, 4, 5, 6, 7, 8, (9, 10), (11, 13)),)),
@@ -233,10 +233,10 @@ TASKS: Mapping[str, Dataset] = MappingProxyType({
     "mahjong_puzzle": offered(category="games", judge="word", choices=3, axes=(
         spans("num_rounds", (3, 5), (6, 9), (10, 15), (16, 25), (26, 40), (41, 70)),), keep={"Pass": 0.5}),
     "maze": offered(category="games", judge="number", axes=(
-        spans("grid_size", (7, 8), (9, 10), (11, 13), (14, 17), (18, 22)),), fixed={"min_dist": 2, "max_dist": 40}),
+        spans("grid_size", (9, 10), (11, 13), (14, 17), (18, 22)),), fixed={"min_dist": 2, "max_dist": 40}),
     "mini_sudoku": offered(category="games", judge="sudoku", facts=("puzzle",), axes=(spans("empty", 4, 5, 6, 7, 8, 9, 10, 11, 12),)),
     "n_queens": offered(category="games", judge="queens", facts=("puzzle",), axes=(
-        each("n", 6, 7, 8, 9, 10), spans("remove", 2, 3, 4, 5, 6))),
+        each("n", 7, 8, 9, 10), spans("remove", 2, 3, 4, 5, 6))),
     "puzzle24": offered(category="games", judge="uses_all", facts=("numbers",), axes=(each("max_value", 6, 7, 8, 9, 10),)),
     "rush_hour": offered(category="games", judge="rush_hour", facts=("board_config",), axes=(
         spans("moves", (1, 6), (7, 9), (10, 12), (13, 15), (16, 18)),), license="Apache-2.0"),
