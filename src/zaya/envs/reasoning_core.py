@@ -26,32 +26,26 @@ HIGHEST = 6
 _MOST_TRIES = 50
 
 
-def _offered(category: str, judge: str, *facts: str, choices: int | None = None, keep: Mapping[str, float] | None = None, copies: float = 1.0, highest: int = HIGHEST) -> Task:  # fmt: skip
-    return Task(
-        category=category, judge=judge, facts=facts, choices=choices, keep=keep or {}, copies=copies, highest=highest, license="MIT"
-    )  # fmt: skip
+def _offered(category: str, judge: str, *facts: str, **about: Any) -> Task:
+    return Task(category=category, judge=judge, facts=facts, license="MIT", **{"highest": HIGHEST, **about})
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({
-    "analogical_case_matching": _offered("induction", "unspaced"),
-    "arithmetics": _offered("arithmetic", "quantity"),
     "attribute_grammar": _offered("formal languages", "number"),
     "combinatorics_formula": _offered("counting", "unspaced"),
     "controlled_code_execution": _offered("code", "unspaced"),
-    "defeasible_nli": _offered("logic", "word", choices=3),
+    "defeasible_nli": _offered("logic", "word", choices=3, keep={"Maybe": 0.6}),
     "dynamic_programming": _offered("algorithms", "text"),
-    "finite_automaton_execution": _offered("formal languages", "number"),
+    "finite_automaton_execution": _offered("formal languages", "number", lowest=1),
     "graph_pathfinding": _offered("graphs", "cheapest_path", "edges", "start_node", "end_node", "optimal_cost", "graph_description"),
     "graph_successors": _offered("graphs", "text"),
     "multistep_abduction": _offered("logic", "indexes"),
-    "multistep_evidence_retrieval": _offered("logic", "indexes", "valid_supports"),
-    "multistep_nli": _offered("logic", "word", choices=3),
+    "multistep_evidence_retrieval": _offered("logic", "indexes", "valid_supports", highest=4),
+    "multistep_nli": _offered("logic", "word", choices=3, keep={"Yes": 0.6}),
     "planning": _offered("puzzles", "plan", "actions", "initial_true", "goal_true", "goal_false", "plan_cue"),
     "process_inversion": _offered("arithmetic", "number"),
-    "qualitative_causal_reasoning": _offered("logic", "word"),
-    "reference_tracking": _offered("logic", "word", choices=3),
-    "rewrite_system": _offered("formal languages", "unspaced"),
-    "rule_switching": _offered("algorithms", "word"),
+    "reference_tracking": _offered("logic", "word", lowest=2),
+    "rule_switching": _offered("algorithms", "word", lowest=2),
     "shift_reduce_parsing": _offered("formal languages", "text"),
     "string_transduction": _offered("algorithms", "text"),
     "systems_trace": _offered("algorithms", "text"),
@@ -61,6 +55,8 @@ TASKS: Mapping[str, Task] = MappingProxyType({
 
 LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
+        "analogical_case_matching": "one of three cases to choose from, and seconds to make a problem at higher levels",
+        "arithmetics": "it remembers what it made, so a seed has no one problem",
         "belief_tracking": "seconds to make a problem",
         "code_analysis": "seconds to make a problem",
         "code_runnability": "programs run in processes that are stopped by the clock, so a seed has no one problem",
@@ -84,8 +80,10 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
         "parsing_derivation": "seconds to make a problem",
         "planar_geometry_relations": "seconds to make a problem",
         "qualitative_reasoning": "seconds to make a problem",
+        "qualitative_causal_reasoning": "it remembers what it made, so a seed has no one problem",
         "regex_following": "seconds to make a problem",
         "regex_reasoning": "a witness is judged by building automata from the answer, half of all answers are yes or no",
+        "rewrite_system": "it remembers what it made, so a seed has no one problem",
         "sequential_induction": "many seconds before the first problem",
         "set_expression": "many seconds before the first problem",
         "set_missing_element": "many seconds before the first problem",

@@ -278,8 +278,8 @@ TASKS: Mapping[str, Dataset] = MappingProxyType({
         spans("terms", (2, 3), (3, 4), (4, 5), (5, 6)), spans("inputs", (2, 3), (3, 4), (4, 5), (5, 6)))),
     "knights_knaves": offered(category="logic", judge="roles", axes=(
         each("n_people", 2, 3, 4, 5, 6), each("depth_constraint", 2, 3), each("width_constraint", 2, 3))),
-    "self_reference": offered(category="logic", judge="number", axes=(each("difficulty", *range(1, 11)),), keep={"0": 0.5, "1": 0.5}),
-    "zebra_puzzles": offered(category="logic", judge="word", axes=(each("num_people", 3, 4, 5, 6), each("num_characteristics", 3, 4, 5, 6))),
+    "self_reference": offered(category="logic", judge="number", axes=(each("difficulty", *range(1, 11)),), keep={"2": 0.65, "3": 0.8}),
+    "zebra_puzzles": offered(category="logic", judge="word", axes=(each("num_characteristics", 3, 4, 5),), fixed={"num_people": 4}),
     # probability
     "coin_flip": offered(category="probability", judge="chance", axes=(spans("trials", (4, 6), (6, 8), (8, 10), (10, 12), (12, 15), (15, 20)),)),
 })  # fmt: skip
