@@ -91,7 +91,13 @@ def test_scores(pool: TaskPool, dataset: str) -> None:
         right = pool.score([(p, f"\\boxed{{0}} no: \\boxed{{{r}}}") for p, r in zip(problems, references, strict=True)])
         assert [(score.reward, score.correct, score.status) for score in right] == [(1, True, Status.OK)] * 4
         others = [references[(i + 1) % 4] for i in range(4)]
-        for contents in ([""] * 4, ["garbage"] * 4, others, [f"{r} or 7" for r in references], ["".join(references)] * 4):
+        for contents in (
+            [""] * 4,
+            ["garbage"] * 4,
+            others,
+            [f"{r} or 7" for r in references],
+            ["".join(references)] * 4,
+        ):
             scores = pool.score([(p, f"\\boxed{{{c}}}") for p, c in zip(problems, contents, strict=True)])
             assert [(score.reward, score.correct, score.status) for score in scores] == [(0, False, Status.OK)] * 4
         scores = pool.score(list(zip(problems, references, strict=True)))
@@ -133,7 +139,9 @@ def test_names_cost_nothing() -> None:
         "print([m for m in ('reasoning_gym', 'reasoning_core', 'numpy', 'sympy', 'torch') if m in sys.modules])"
     )
     source = str(Path(zaya.envs.__file__).parents[2])
-    run = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": source}, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": source}, capture_output=True, text=True, check=True
+    )
     assert run.stdout.split("\n") == ["1.0", "[]", ""]
 
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -386,7 +387,7 @@ def cheapest_path(facts: Facts, answer: str) -> bool:
     described = facts["graph_description"].lower()
     if not any(sign in described for sign in ("directed", "digraph", "source", "points", "->")):
         cost |= {(b, a): by for (a, b), by in cost.items()}
-    steps = [(int(a), int(b)) for a, b in zip(found, found[1:], strict=False)]
+    steps = [(int(a), int(b)) for a, b in pairwise(found)]
     return all(step in cost for step in steps) and sum(cost[step] for step in steps) == right
 
 
@@ -412,7 +413,11 @@ def cryptarithm(facts: Facts, answer: str) -> bool:
     pairs = [re.fullmatch(r"([A-Z])\s*=\s*(\d)", pair.strip(), re.ASCII) for pair in answer.split(",")]
     digit = {pair[1]: int(pair[2]) for pair in pairs if pair is not None}
     addends, total = facts["words_letters"], facts["result_letters"]
-    if len(digit) != len(pairs) or len(set(digit.values())) != len(digit) or set(digit) != set("".join([*addends, total])):
+    if (
+        len(digit) != len(pairs)
+        or len(set(digit.values())) != len(digit)
+        or set(digit) != set("".join([*addends, total]))
+    ):
         return False
     if any(digit[word[0]] == 0 for word in (*addends, total)):
         return False
@@ -528,7 +533,11 @@ def sokoban(facts: Facts, answer: str) -> bool:
     for step in steps:
         dy, dx = {"L": (0, -1), "R": (0, 1), "U": (-1, 0), "D": (1, 0)}[step]
         to, beyond = (y + dy, x + dx), (y + 2 * dy, x + 2 * dx)
-        if to in walls or to not in cell or (to in boxes and (beyond in walls or beyond in boxes or beyond not in cell)):
+        if (
+            to in walls
+            or to not in cell
+            or (to in boxes and (beyond in walls or beyond in boxes or beyond not in cell))
+        ):
             continue
         if to in boxes:
             boxes = boxes - {to} | {beyond}
@@ -621,9 +630,7 @@ def _taken(board: Sequence[Sequence[str]], row: int, column: int) -> int:
 
 
 def _beside(size: int, row: int, column: int) -> list[tuple[int, int]]:
-    return [
-        (row + dy, column + dx) for dy, dx in _ROUTES.values() if 0 <= row + dy < size and 0 <= column + dx < size
-    ]
+    return [(row + dy, column + dx) for dy, dx in _ROUTES.values() if 0 <= row + dy < size and 0 <= column + dx < size]
 
 
 def rush_hour(facts: Facts, answer: str) -> bool:
@@ -698,7 +705,8 @@ def solve_rush_hour(board: str, most_states: int = 10_000) -> str | None:
 
 # ----- a cube, as 54 stickers: the place of each, and the way its face looks
 
-_AXES = {"R": ((1, 0, 0), 1), "L": ((1, 0, 0), -1), "U": ((0, 1, 0), 1), "D": ((0, 1, 0), -1), "F": ((0, 0, 1), 1), "B": ((0, 0, 1), -1)}  # fmt: skip
+_AXES = {"R": ((1, 0, 0), 1), "L": ((1, 0, 0), -1), "U": ((0, 1, 0), 1), "D": ((0, 1, 0), -1), "F": ((0, 0, 1), 1),
+    "B": ((0, 0, 1), -1)}  # fmt: skip
 Sticker = tuple[tuple[int, int, int], tuple[int, int, int]]
 
 
@@ -753,7 +761,7 @@ def ladder(facts: Facts, answer: str) -> bool:
         return False
     if any(len(step) != len(steps[0]) for step in steps):
         return False
-    single = all(sum(a != b for a, b in zip(x, y, strict=True)) == 1 for x, y in zip(steps, steps[1:], strict=False))
+    single = all(sum(a != b for a, b in zip(x, y, strict=True)) == 1 for x, y in pairwise(steps))
     return single and _english().issuperset(steps)
 
 
@@ -771,9 +779,11 @@ JUDGES: Mapping[str, Judge] = MappingProxyType(
     {
         judge.__name__: judge
         for judge in (
-            text, word, letters, number, quantity, unspaced, indexes, near, chance, three_figures, candidate, hexadecimal, reduced, factors,
+            text, word, letters, number, quantity, unspaced, indexes, near, chance, three_figures, candidate,
+                hexadecimal, reduced, factors,
             complex_number, numbers, roots, words, json_value, groups, partitions, cells, duration, measure, roles,
-            uses_all, antiderivative, polynomial, cheapest_path, plan, cryptarithm, coloring, jugs, kakurasu, queens, palindrome,
+            uses_all, antiderivative, polynomial, cheapest_path, plan, cryptarithm, coloring, jugs, kakurasu, queens,
+                palindrome,
             quantum_lock, route, sokoban, latin, sudoku, survo, hanoi, capture, rush_hour, rubiks_cube, ladder,
         )
     }

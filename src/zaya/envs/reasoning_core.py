@@ -35,9 +35,13 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     "combinatorics_formula": _offered("counting", "unspaced"),
     "controlled_code_execution": _offered("code", "unspaced"),
     "defeasible_nli": _offered("logic", "word", choices=3, keep={"Maybe": 0.6}),
+    "equation_system": _offered("algebra", "quantity", highest=2),
+    "function_manipulation": _offered("algebra", "quantity", highest=2),
+    "math_word_problem": _offered("arithmetic", "quantity", highest=4),
     "dynamic_programming": _offered("algorithms", "text"),
     "finite_automaton_execution": _offered("formal languages", "number", lowest=1),
-    "graph_pathfinding": _offered("graphs", "cheapest_path", "edges", "start_node", "end_node", "optimal_cost", "graph_description"),
+    "graph_pathfinding": _offered("graphs", "cheapest_path", "edges", "start_node", "end_node", "optimal_cost",
+        "graph_description"),
     "graph_successors": _offered("graphs", "text"),
     "multistep_abduction": _offered("logic", "indexes"),
     "multistep_evidence_retrieval": _offered("logic", "indexes", "valid_supports", highest=4),
@@ -53,42 +57,44 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     "unification_entailment": _offered("logic", "word", choices=2),
 })  # fmt: skip
 
+_SLOW = "a problem takes a second or more to make"
+_REMEMBERS = "the same seed gives another problem later in the same process"
+_DOWNLOAD = "needs a download"
+_EXTRA = "needs a further extra of the package"
+
 LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
-        "analogical_case_matching": "one of three cases to choose from, and seconds to make a problem at higher levels",
-        "arithmetics": "it remembers what it made, so a seed has no one problem",
-        "belief_tracking": "seconds to make a problem",
-        "code_analysis": "seconds to make a problem",
+        "analogical_case_matching": "one of three cases to choose from, and slow to make at higher levels",
+        "arithmetics": _REMEMBERS,
+        "belief_tracking": _SLOW,
+        "code_analysis": _SLOW,
         "code_runnability": "programs run in processes that are stopped by the clock, so a seed has no one problem",
         "constrained_continuation": "paid by likeness to one of several continuations",
-        "constraint_satisfaction": "seconds to make a problem",
+        "constraint_satisfaction": _SLOW,
         "coreference": "its solver is stopped by the clock, so a seed has no one problem",
-        "equation_system": "seconds to make a problem",
-        "function_manipulation": "seconds to make a problem",
-        "game_best_move": "needs a further extra of the package",
-        "game_forced_win": "needs a further extra of the package",
-        "grid_navigation": "seconds to make a problem",
+        "game_best_move": _EXTRA,
+        "game_forced_win": _EXTRA,
+        "grid_navigation": _SLOW,
         "inverse_math": "formulas are compared by sympy, stopped by the clock",
         "lambda_reduction": "an answer may name its variables otherwise, and we have no reader of such terms",
         "logic_derivation": "lines of a derivation can be put in another order",
         "logic_qa": "what counts as no answer at all counts as the answer where nobody is meant",
-        "math_word_problem": "seconds to make a problem",
-        "metamath_core_select": "needs a download",
-        "metamath_entailment": "needs a download",
-        "most_probable_evidence": "seconds to make a problem at higher levels",
-        "most_probable_outcome": "one of three words, and nothing else to check",
-        "parsing_derivation": "seconds to make a problem",
-        "planar_geometry_relations": "seconds to make a problem",
-        "qualitative_reasoning": "seconds to make a problem",
-        "qualitative_causal_reasoning": "it remembers what it made, so a seed has no one problem",
-        "regex_following": "seconds to make a problem",
+        "metamath_core_select": _DOWNLOAD,
+        "metamath_entailment": _DOWNLOAD,
+        "most_probable_evidence": _REMEMBERS,
+        "most_probable_outcome": _REMEMBERS,
+        "parsing_derivation": _REMEMBERS,
+        "planar_geometry_relations": _SLOW,
+        "qualitative_reasoning": _SLOW,
+        "qualitative_causal_reasoning": _REMEMBERS,
+        "regex_following": _SLOW,
         "regex_reasoning": "a witness is judged by building automata from the answer, half of all answers are yes or no",
-        "rewrite_system": "it remembers what it made, so a seed has no one problem",
+        "rewrite_system": _REMEMBERS,
         "sequential_induction": "many seconds before the first problem",
         "set_expression": "many seconds before the first problem",
         "set_missing_element": "many seconds before the first problem",
-        "syntax_error_detection": "draws from generators that cannot be seeded",
-        "table_equivalence": "prompts are longer than most contexts of a tiny model allow",
+        "syntax_error_detection": _REMEMBERS,
+        "table_equivalence": _REMEMBERS,
         "table_qa": "queries are stopped by the clock",
     }
 )
@@ -135,7 +141,7 @@ def draw(name: str, level: int, seed: int) -> Item | None:
 def _made(name: str) -> Any:
     """A new one each time: some remember what they made."""
     try:
-        from reasoning_core import get_task
+        from reasoning_core import get_task  # pyright: ignore[reportAttributeAccessIssue]  # the extra may not be here
     except ImportError as error:
         raise UsageError(
             f"{PREFIX}{name} needs the extra 'reasoning-core': {error}", hint="pip install 'openzaya[reasoning-core]'"
