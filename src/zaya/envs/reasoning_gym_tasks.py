@@ -211,7 +211,7 @@ TASKS: Mapping[str, Dataset] = MappingProxyType({
     "fraction_simplification": offered(category="arithmetic", judge="reduced", axes=(
         spans("value", (2, 12), (10, 30), (20, 100), (50, 300), (100, 1000)), spans("factor", (2, 5), (4, 12), (10,
             30), (20, 100)))),
-    "gcd": offered(category="arithmetic", judge="number", keep={"1": 0.15, "2": 0.5}, axes=(
+    "gcd": offered(category="arithmetic", judge="number", keep={"1": 0.15, "2": 0.3}, axes=(
         spans("value", (4, 50), (10, 100), (50, 300), (100, 1000), (500, 5000), (1000, 10_000)), spans("numbers", 2,
             (2, 3), 3))),
     "gsm_symbolic": offered(category="arithmetic", judge="number"),
