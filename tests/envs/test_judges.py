@@ -28,7 +28,7 @@ BUTTONS = {
     ],
 }  # fmt: skip
 GRID = {"answer": "right right", "matrix": [["*", "O", "#"], ["O", "X", "O"]]}
-SOKOBAN = {"gamestr": "+ + + + +\n+ * @ X +\n+ - - - +\n+ + + + +"}
+SOKOBAN = {"answer": "R", "gamestr": "+ + + + +\n+ * @ X +\n+ - - - +\n+ + + + +"}
 BOARD = "oooBoo" + "oooBoo" + "AAoBoo" + "oooooo" + "oooooo" + "oooooo"
 PLAN = {
     "actions": [
@@ -103,7 +103,7 @@ RIGHT_AND_WRONG = {
         "Z → B"]),
     "route": (GRID, ["right right", "right, right"], ["right", "down right right up", "left right", "infeasible",
         "down right"]),
-    "sokoban": (SOKOBAN, ["R", "LR", "LUR"], ["", "D", "RDx", "r"]),
+    "sokoban": (SOKOBAN, ["R", "LR", "LUR"], ["", "D", "RDx", "r", "L R", "L" * 20 + "R"]),
     "latin": (LATIN, ["1 2\n2 1", "1 < 2\n\n2   1"], ["2 1\n1 2", "1 2", "1 2\n2 1 or"]),
     "sudoku": ({"puzzle": SUDOKU}, [SOLVED], [SOLVED.replace("1 2 3 4", "1 3 2 4"), "1 2 3 4",
         "2 1 3 4\n3 4 1 2\n1 2 4 3\n4 3 2 1"]),

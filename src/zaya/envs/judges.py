@@ -521,9 +521,12 @@ def route(facts: Facts, answer: str) -> bool:
 
 
 def sokoban(facts: Facts, answer: str) -> bool:
-    """Moves after which every box stands on a goal. One that is blocked moves nothing."""
-    steps = "".join(answer.split())
-    if not re.fullmatch(f"[LRUD]{{1,{_MOST_MOVES}}}", steps):
+    """Moves after which every box stands on a goal, about as many as needed at most.
+
+    One that is blocked moves nothing, so a walk that is long enough would solve many puzzles.
+    """
+    steps = answer
+    if not re.fullmatch("[LRUD]+", steps) or len(steps) > 2 * len(facts["answer"]) + 10:
         return False
     grid = [line.split() for line in facts["gamestr"].splitlines() if line.strip()]
     cell = {(y, x): mark for y, row in enumerate(grid) for x, mark in enumerate(row)}

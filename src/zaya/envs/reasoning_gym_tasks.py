@@ -128,7 +128,7 @@ TASKS: Mapping[str, Dataset] = MappingProxyType({
     "group_anagrams": offered(category="algorithms", judge="groups", axes=(
         spans("anagram_groups", 2, 3, 4, (5, 6), (7, 8), (9, 10), (11, 15)), spans("words_per_group", 2, (2, 3), (2,
             4), (2, 5)))),
-    "isomorphic_strings": offered(category="algorithms", judge="word", choices=2, axes=(
+    "isomorphic_strings": offered(category="algorithms", judge="word", choices=2, keep={"True": 0.8}, axes=(
         spans("string_length", (3, 5), (6, 8), (9, 12), (13, 18), (19, 30), (31, 50), (51, 100)),)),
     "jugs": offered(category="algorithms", judge="jugs", facts=("puzzle",), axes=(
         each("difficulty", 3, 4, 5, 6, 7, 8, 9, 10),)),
@@ -261,7 +261,8 @@ TASKS: Mapping[str, Dataset] = MappingProxyType({
     "kakurasu": offered(category="games", judge="kakurasu", facts=("row_sums", "col_sums"), axes=(
         spans("rows cols", 4, (4, 5), 5, 6, 7), each("p_ones", 0.3, 0.4, 0.5))),
     "mahjong_puzzle": offered(category="games", judge="word", choices=3, axes=(
-        spans("num_rounds", (3, 5), (6, 9), (10, 15), (16, 25), (26, 40), (41, 70)),), keep={"Pass": 0.5}),
+        spans("num_rounds", (3, 5), (6, 9), (10, 15), (16, 25), (26, 40), (41, 70)),), keep={"Pass": 0.6,
+            "Peng": 0.85}),
     "maze": offered(category="games", judge="number", axes=(
         spans("grid_size", (9, 10), (11, 13), (14, 17), (18, 22)),), fixed={"min_dist": 2, "max_dist": 40}),
     "mini_sudoku": offered(category="games", judge="sudoku", facts=("puzzle",), axes=(spans("empty", 4, 5, 6, 7, 8, 9,
