@@ -26,6 +26,8 @@ FAMILIES: dict[str, str] = {
     "instruct/": "zaya.envs.instruct.tasks",
     "math/": "zaya.envs.math.templates",
     "math:": "zaya.envs.math.files",
+    "reasoning-core/": "zaya.envs.reasoning_core",
+    "reasoning-gym/": "zaya.envs.reasoning_gym",
     "rlve/": "zaya.envs.rlve",
 }
 """Prefix -> module."""

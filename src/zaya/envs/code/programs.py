@@ -1,9 +1,9 @@
 """Reference programs, what they take, and running them.
 
 The records come from inside the wheel of reasoning-gym (Apache-2.0), which bundles some 3,000 CodeI/O-style programs
-with descriptions and generators of inputs (arXiv 2502.07316; spec post-training 9.2). They are read, never imported or
-run in this process: what runs, runs in the sandbox. `programs.json` beside this file names those that can be trusted, as
-`envs.code.select` found them, with a level of difficulty and the mutants that are worth something.
+with descriptions and generators of inputs (arXiv 2502.07316; spec post-training 9.2). They are read, never imported
+or run in this process: what runs, runs in the sandbox. `programs.json` beside this file names those that can be
+trusted, as `envs.code.select` found them, with a level of difficulty and the mutants that are worth something.
 """
 
 from __future__ import annotations
