@@ -17,7 +17,6 @@ from typing import Any
 import networkx as nx
 import pytest
 
-from zaya.envs import registry
 from zaya.envs.pool import TaskPool
 from zaya.envs.rlve import _from_json
 from zaya.envs.rlve_solvers.sequences import SOLVERS

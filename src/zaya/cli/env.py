@@ -226,7 +226,7 @@ def _check(args: argparse.Namespace) -> int:
         raise UsageError(f"an audit takes at least 8 items and 1 worker: {args.items}, {args.workers}")
     audits: list[Audit] = []
     with Progress(len(chosen), "checking", unit=" environments") as progress:
-        for found in _audits(chosen, AuditConfig(items=args.items), args.workers):
+        for found in _audits(chosen, AuditConfig(items=args.items), args.workers, may_skip=args.all):
             audits.append(found)
             progress.update()
             if len(chosen) <= 20 or not found.passed:
@@ -255,8 +255,8 @@ def _chosen(args: argparse.Namespace) -> list[str]:
     return chosen
 
 
-def _audits(names: Sequence[str], config: AuditConfig, workers: int) -> Iterator[Audit]:
-    """As they end. Each thread has two pools of one process; what was imported once is there for the next."""
+def _audits(names: Sequence[str], config: AuditConfig, workers: int, *, may_skip: bool) -> Iterator[Audit]:
+    """As they end; without those that cannot be had, where some may be missing. Each thread has two pools of one process; what was imported once is there for the next."""
     from queue import SimpleQueue
 
     from zaya.envs.audit import audit
@@ -267,17 +267,23 @@ def _audits(names: Sequence[str], config: AuditConfig, workers: int) -> Iterator
     for pair in made:
         pools.put(pair)
 
-    def one(name: str) -> Audit:
+    def one(name: str) -> Audit | None:
         pair = pools.get()
         try:
             return audit(name, *pair, config)
+        except UsageError as error:
+            if not may_skip:
+                raise
+            note(f"not checked: {error.message}")
+            return None
         finally:
             pools.put(pair)
 
     with ThreadPoolExecutor(len(made)) as threads:
         try:
             for future in as_completed([threads.submit(one, name) for name in names]):
-                yield future.result()
+                if (found := future.result()) is not None:
+                    yield found
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             for pair in made:
