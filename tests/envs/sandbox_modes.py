@@ -63,7 +63,9 @@ def left_by(sandbox: Sandbox) -> list[int]:
         "    os._exit(0)\nprint('BREACH')"
     )
     assert "BREACH" in started.stdout
-    return [process.pid for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    found = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    _, left = psutil.wait_procs(found, timeout=5)  # what was killed may take a moment to be gone
+    return [process.pid for process in left]
 
 
 def main(wanted: list[str]) -> dict[str, object]:
