@@ -56,9 +56,9 @@ def reference_page(rows: Sequence[Mapping[str, Any]]) -> str:
         "[envs/audit.py](../../src/zaya/envs/audit.py); what an environment is, on",
         "[its page](../concepts/environments.md).",
         "",
-        f"{len(mixed)} of {len(rows)} environments pass every check and are in the default mix. Guess: the share of",
-        "problems that the best constant answer is right for, at the level where it is largest. Times are means in",
-        "milliseconds through the pool, on the machine of [the figures](../numbers.md).",
+        f"{len(mixed)} of {len(rows)} environments pass every check and are in the default mix. Guess: the share of problems",
+        "that the best constant answer is right for, at the level where it is largest. Times are means in milliseconds",
+        "through the pool, on a machine that had other work.",
     ]
     for category in dict.fromkeys(row["category"] for row in rows):
         inside = [row for row in rows if row["category"] == category]
@@ -66,12 +66,12 @@ def reference_page(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["| environment | levels | guess | longest prompt | make | score | in the default mix |"]
         lines += ["|---|---|---:|---:|---:|---:|---|"]
         for row in inside:
-            highest = "" if row["highest"] is None else row["highest"]
+            levels = f"{row['lowest']} and up" if row["highest"] is None else f"{row['lowest']} to {row['highest']}"
             why = "yes" if in_default_mix(row) else "no: " + "; ".join(row["failures"]).replace("|", "\\|")
             if row["choices"] == 2 and in_default_mix(row):
                 why = "yes, at half weight: two answers"
             lines.append(
-                f"| `{row['env']}` | {row['lowest']} to {highest} | {row['constant']:.0%} | {row['longest_prompt']:,} "
+                f"| `{row['env']}` | {levels} | {row['constant']:.0%} | {row['longest_prompt']:,} "
                 f"| {row['sample_ms']:.1f} | {row['score_ms']:.2f} | {why} |"
             )
     return "\n".join(lines) + "\n"
