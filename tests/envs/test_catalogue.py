@@ -1,7 +1,7 @@
 """The catalogue that is shipped.
 
 1. It was made by the audit of this version: what it says of an environment is what that says of itself.
-2. At least 400 environments are in the default mix, none of them of reasoning-core, and each begins at its lowest level.
+2. At least 400 environments are in the default mix, reasoning-core not counted; each begins at its lowest level.
 3. The page of the documentation is made of it.
 4. Environments of every family still pass what they passed.
 """

@@ -256,7 +256,10 @@ def _chosen(args: argparse.Namespace) -> list[str]:
 
 
 def _audits(names: Sequence[str], config: AuditConfig, workers: int, *, may_skip: bool) -> Iterator[Audit]:
-    """As they end; without those that cannot be had, where some may be missing. Each thread has two pools of one process; what was imported once is there for the next."""
+    """As they end; without those that cannot be had, where some may be missing.
+
+    Each thread has two pools of one process; what was imported once is there for the next.
+    """
     from queue import SimpleQueue
 
     from zaya.envs.audit import audit

@@ -56,9 +56,9 @@ def reference_page(rows: Sequence[Mapping[str, Any]]) -> str:
         "[envs/audit.py](../../src/zaya/envs/audit.py); what an environment is, on",
         "[its page](../concepts/environments.md).",
         "",
-        f"{len(mixed)} of {len(rows)} environments pass every check and are in the default mix. Guess: the share of problems",
-        "that the best constant answer is right for, at the level where it is largest. Times are means in milliseconds",
-        "through the pool, on a machine that had other work.",
+        f"{len(mixed)} of {len(rows)} environments pass every check and are in the default mix. Guess: the share of",
+        "problems that the best constant answer is right for, at the level where it is largest. Times are means in",
+        "milliseconds through the pool, on a machine that had other work.",
     ]
     for category in dict.fromkeys(row["category"] for row in rows):
         inside = [row for row in rows if row["category"] == category]
