@@ -439,6 +439,7 @@ def test_nobody_has_lost_a_process() -> None:
 
 KILLED = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 from zaya.envs.sandbox import runner
 from zaya.envs.sandbox.runner import Limits, Sandbox
 sandbox = Sandbox()
@@ -459,7 +460,7 @@ def test_a_parent_that_is_killed_leaves_nothing(number: int) -> None:
     assert wait_until(lambda: len(process.children(recursive=True)) == 5)  # the server, two keepers, two programs
     left = process.children(recursive=True)
     parent.send_signal(number)
-    parent.wait()
+    parent.wait(60)
     parent.stdout.close()
     assert wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in left))
 
@@ -475,7 +476,7 @@ def test_a_fork_of_the_parent_does_not_keep_the_sandbox(secret: Path) -> None:
     (fork,) = (child for child in process.children() if child.cmdline()[1] == "-c")
     left = [child for child in process.children(recursive=True) if child != fork]
     parent.kill()
-    parent.wait()
+    parent.wait(60)
     parent.stdout.close()
     assert wait_until(lambda: not any(child.is_running() for child in left))
     assert fork.is_running()
