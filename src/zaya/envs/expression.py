@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import cmath
-import re
+import operator
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
 
 LONGEST = 4000
 """Characters of a formula."""
@@ -26,7 +27,9 @@ FUNCTIONS: Mapping[str, Callable[[complex], complex]] = MappingProxyType(
     }
 )  # fmt: skip
 CONSTANTS: Mapping[str, complex] = MappingProxyType({"pi": complex(cmath.pi), "E": complex(cmath.e)})
-_INTEGER = re.compile(r"[0-9]{1,200}")
+_ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
+    {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+)
 
 
 def read(text: str) -> ast.expr | None:
@@ -55,20 +58,11 @@ def exact(text: str) -> tuple[Fraction, list[int]] | None:
                 return Fraction(number)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -value(operand)
-            case ast.BinOp(left=left, op=op, right=right):
-                a, b = value(left), value(right)
-                match op:
-                    case ast.Add():
-                        return a + b
-                    case ast.Sub():
-                        return a - b
-                    case ast.Mult():
-                        return a * b
-                    case ast.Div():
-                        return a / b
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                return _ARITHMETIC[type(op)](value(left), value(right))
         raise ValueError(f"not arithmetic: {type(node).__name__}")
 
-    if tree is None or [int(digits) for digits in _INTEGER.findall(text)] == []:
+    if tree is None:
         return None
     try:
         return value(tree), numbers
@@ -96,19 +90,10 @@ def _at(node: ast.expr, variables: Mapping[str, complex]) -> complex:
             return _at(operand, variables)
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]):
             return FUNCTIONS[name](_at(argument, variables))
-        case ast.BinOp(left=left, op=op, right=right):
-            a, b = _at(left, variables), _at(right, variables)
-            match op:
-                case ast.Add():
-                    return a + b
-                case ast.Sub():
-                    return a - b
-                case ast.Mult():
-                    return a * b
-                case ast.Div():
-                    return a / b
-                case ast.Pow():
-                    return a**b
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _at(left, variables) ** _at(right, variables)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+            return _ARITHMETIC[type(op)](_at(left, variables), _at(right, variables))
     raise ValueError(f"not a formula: {type(node).__name__}")
 
 

@@ -21,7 +21,7 @@ from zaya.core.rng import derive_seed
 from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed
 from zaya.envs.base import About, Problem, Score
 from zaya.envs.judges import JUDGES, LONGEST, bare
-from zaya.envs.rlve import is_worker
+from zaya.envs.pool import is_worker
 from zaya.errors import UsageError
 
 LONGEST_PROMPT = 6000

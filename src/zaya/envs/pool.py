@@ -275,6 +275,12 @@ class TaskPool:
         worker.set_deadline(timeout_s)
 
 
+def is_worker() -> bool:
+    """Whether this process is a worker of a pool."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name == "zaya.envs.worker"
+
+
 def _line(*request: Any) -> bytes:
     return json.dumps(request).encode() + b"\n"
 

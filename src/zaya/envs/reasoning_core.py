@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from zaya.envs.judged import Item, JudgedEnvironment, Task
-from zaya.envs.rlve import is_worker
+from zaya.envs.pool import is_worker
 from zaya.errors import UsageError, did_you_mean
 
 PREFIX = "reasoning-core/"

@@ -13,8 +13,8 @@ from typing import Any
 
 from zaya.envs.judged import Item, JudgedEnvironment
 from zaya.envs.judges import JUDGES, solve_rush_hour
+from zaya.envs.pool import is_worker
 from zaya.envs.reasoning_gym_tasks import LEFT_OUT, TASKS
-from zaya.envs.rlve import is_worker
 from zaya.errors import UsageError, did_you_mean
 
 PREFIX = "reasoning-gym/"

@@ -12,7 +12,6 @@ Left out: its rewards for answers that are nearly right. A right answer earns 1,
 from __future__ import annotations
 
 import random
-import sys
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -22,6 +21,7 @@ from typing import Any
 from zaya.core.rng import derive_seed
 from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed
 from zaya.envs.base import About, Problem, Score, Status
+from zaya.envs.pool import is_worker
 from zaya.envs.rlve_judges import DISTINCT, JUDGES, are_distinct
 from zaya.envs.rlve_solvers import solvers
 from zaya.errors import UsageError, did_you_mean
@@ -53,12 +53,6 @@ def names() -> tuple[str, ...]:
 
 def environment(name: str) -> RlveEnvironment:
     return RlveEnvironment(name)
-
-
-def is_worker() -> bool:
-    """Whether this process is a worker of `envs.pool`."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name == "zaya.envs.worker"
 
 
 class RlveEnvironment:

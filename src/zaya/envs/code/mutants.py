@@ -7,7 +7,6 @@ so that (program, number) names a mutant. Source: spec post-training 9.3.
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Iterator
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -22,18 +21,21 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 
 
 def mutants(source: str) -> Iterator[tuple[str, str]]:
-    """Every mutant of a program: what was changed, in a word or two and its line, and its source.
+    """Every mutant of a program. Raises SyntaxError for what is no program."""
+    return (mutant(source, number) for number in range(len(_all_places(ast.parse(source)))))
 
-    Raises SyntaxError for what is no program.
-    """
+
+def mutant(source: str, number: int) -> tuple[str, str]:
+    """One mutant: what was changed, in a word or two and its line, and its source."""
     tree = ast.parse(source)
-    places = [place for node in ast.walk(tree) for place in _places(node)]
-    for index in range(len(places)):
-        mutated = copy.deepcopy(tree)
-        kind, node = [place for node in ast.walk(mutated) for place in _places(node)][index]
-        line = getattr(node, "lineno", 0)
-        _change(kind, node)
-        yield f"{kind}, line {line}", ast.unparse(ast.fix_missing_locations(mutated))
+    kind, node = _all_places(tree)[number]
+    line = getattr(node, "lineno", 0)
+    _change(kind, node)
+    return f"{kind}, line {line}", ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _all_places(tree: ast.AST) -> list[tuple[str, ast.AST]]:
+    return [place for node in ast.walk(tree) for place in _places(node)]
 
 
 def _places(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zaya.envs.code.mutants import mutants
+from zaya.envs.code.mutants import mutant
 from zaya.envs.sandbox.runner import Limits, Result, Sandbox
 from zaya.errors import UsageError
 
@@ -80,10 +80,7 @@ class Program:
 
     def mutant(self, number: int) -> str:
         """Its source with one mistake."""
-        for index, (_, source) in enumerate(mutants(self.source)):
-            if index == number:
-                return source
-        raise UsageError(f"program {self.digest} has no mutant {number}")
+        return mutant(self.source, number)[1]
 
 
 @cache

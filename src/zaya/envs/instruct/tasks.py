@@ -26,7 +26,7 @@ from zaya.envs.instruct.demand import demand, lacks
 from zaya.envs.instruct.instructions import ANCHORS, BY_NAME, OFFERED, Arguments, Instruction
 from zaya.envs.instruct.solve import EDIT, Writer, solve
 from zaya.envs.instruct.words import NAMES, REQUESTS, TOPICS
-from zaya.envs.rlve import is_worker
+from zaya.envs.pool import is_worker
 from zaya.errors import UsageError, did_you_mean
 
 PREFIX = "instruct/"
