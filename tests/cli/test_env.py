@@ -2,7 +2,7 @@
 
 1. Every environment is listed once, by category; words choose among them.
 2. Samples are those of the environment itself, and JSON lines can be scored again.
-3. A check ends with 0 where all pass and with 1 where one does not, and says why.
+3. A check ends with 0 where all pass and with 1 where one does not, and says why; or finds the lowest level to trust.
 4. A game goes up a level with every right answer, and says what was right after a wrong one.
 5. Names and levels that do not exist are refused with what may have been meant.
 """
@@ -63,6 +63,12 @@ def test_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"FAIL {faulty}: " in out
     assert "     contains: " in out
     assert out.endswith("1 of 2 environments pass every check\n")
+
+
+def test_the_lowest_level(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["arithmetic", "tests.envs.test_audit:CONSTANT"]
+    assert main(["env", "check", *words, "--lowest", "--items", "24"]) == 0
+    assert capsys.readouterr().out == f"arithmetic: 0\n{words[1]}: 2\n"
 
 
 def test_play(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write", action="store_true", help="keep what is found as the catalogue and docs/reference/environments.md"
     )
 
+    checked.add_argument(
+        "--lowest", action="store_true", help="find instead the lowest level from which on no guess pays"
+    )
+
     played = actions.add_parser("play", help="try an environment yourself", allow_abbrev=False)
     played.add_argument("env", metavar="ENV")
     _add_level(played)
@@ -224,6 +228,8 @@ def _check(args: argparse.Namespace) -> int:
     chosen = _chosen(args)
     if args.items < 8 or args.workers < 1:
         raise UsageError(f"an audit takes at least 8 items and 1 worker: {args.items}, {args.workers}")
+    if args.lowest:
+        return _find_lowest(chosen, AuditConfig(items=args.items))
     audits: list[Audit] = []
     with Progress(len(chosen), "checking", unit=" environments") as progress:
         for found in _audits(chosen, AuditConfig(items=args.items), args.workers, may_skip=args.all):
@@ -237,6 +243,17 @@ def _check(args: argparse.Namespace) -> int:
     if args.write:
         _write(audits)
     return 0 if passed == len(audits) or args.write else 1
+
+
+def _find_lowest(names: Sequence[str], config: AuditConfig) -> int:
+    from zaya.envs.audit import lowest_trusted
+    from zaya.envs.pool import TaskPool
+
+    with TaskPool(sample_timeout_s=2) as pool:
+        for name in names:
+            lowest = lowest_trusted(name, pool, config)
+            say(f"{name}: {'none that can be made' if lowest is None else lowest}")
+    return 0
 
 
 def _chosen(args: argparse.Namespace) -> list[str]:
