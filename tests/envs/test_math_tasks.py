@@ -27,7 +27,7 @@ from zaya.envs.base import Problem, Status
 from zaya.envs.math import files, templates
 from zaya.envs.math.equivalence import equivalent
 from zaya.envs.pool import TaskPool
-from zaya.errors import UsageError
+from zaya.errors import DataError, UsageError, ZayaError
 
 x = sympy.Symbol("x")
 
@@ -261,8 +261,8 @@ def test_a_file_through_the_pool(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "query", "says"),
     [
-        ("", "", "has no problems"), ("{", "", "line 1 is no JSON"), ("[1]", "", "line 1 is no JSON object"),
-        ('{"problem": "a"}', "", "line 1 has no field 'answer'"), ('{"problem": "a", "answer": ""}', "",
+        ("", "", "has no problems"), ("{", "", ":1 is not JSON"), ("[1]", "", ":1 must be an object: list"),
+        ('{"problem": "a"}', "", ":1 has no field 'answer'"), ('{"problem": "a", "answer": ""}', "",
         "no answer can be equal"),
         ('{"problem": "a", "answer": "{"}', "", "no answer can be equal"), ('{"problem": "a", "answer": null}', "",
         "are text"),
@@ -275,10 +275,19 @@ def test_a_file_through_the_pool(file: Path) -> None:
 def test_what_is_wrong_with_a_file(tmp_path: Path, content: str, query: str, says: str) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text(content, "utf-8")
-    with pytest.raises(UsageError, match=re.escape(says)):
+    with pytest.raises(ZayaError, match=re.escape(says)):
         files.environment(f"math:{path}{query}")
 
 
+def test_a_line_ends_with_a_newline_and_nothing_else(tmp_path: Path) -> None:
+    """JSON may hold U+2028 and U+0085 as they are; others split lines there."""
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"problem": "one\u2028two\u0085three", "answer": "1"}\n', "utf-8")
+    problem = files.environment(f"math:{path}").sample(0, 0)
+    assert problem is not None
+    assert problem.prompt.startswith("one\u2028two\u0085three\n")
+
+
 def test_no_file() -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         files.environment("math:nowhere.jsonl")

@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from zaya.core.jsonl import json_objects
 from zaya.errors import DataError
 
 
@@ -246,20 +247,5 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     files = [path] if path.is_file() else _some_files(path, (".jsonl",))
     for file in files:
         name = file.name if file == path else file.relative_to(path).as_posix()
-        try:
-            with file.open(encoding="utf-8") as stream:
-                for number, line in enumerate(stream, 1):
-                    if line.strip():
-                        yield f"{name}:{number}", _object(f"{file}:{number}", line)
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{file} cannot be read: {error}", hint="text must be UTF-8") from error
-
-
-def _object(where: str, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}", hint="one object on each line") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where} must be an object: {type(value).__name__}")
-    return value
+        for number, value in json_objects(file):
+            yield f"{name}:{number}", value

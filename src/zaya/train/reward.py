@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from zaya import config as configuration
 from zaya.core.checkpoint import save_checkpoint
 from zaya.core.files import held, new_file
+from zaya.core.jsonl import json_objects
 from zaya.core.metrics import MetricsLog
 from zaya.core.progress import Progress
 from zaya.core.rng import derive_seed
@@ -186,18 +187,8 @@ class RewardModel:
 
 def read_pairs(path: Path) -> Iterator[tuple[str, Messages, Messages]]:
     """Place, preferred and other conversation of each line. Raises DataError for a line of another shape."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, value in json_objects(path):
         where = f"{path}:{number}"
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where} is not JSON: {error}", hint="one object on each line") from error
         match value:
             case {"prompt": str() | list() as prompt, "chosen": str() as chosen, "rejected": str() as rejected}:
                 before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

@@ -16,9 +16,9 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl
 
+from zaya.core.jsonl import json_objects
 from zaya.core.rng import derive_seed
 from zaya.envs.answers import INSTRUCTION, boxed
 from zaya.envs.base import About, Problem, Score
@@ -74,21 +74,9 @@ def _fields(query: str) -> dict[str, str]:
 
 
 def _read(path: Path, fields: Mapping[str, str]) -> dict[int, list[tuple[str, str]]]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the problems of {path} cannot be read: {error}") from error
     levels: dict[int, list[tuple[str, str]]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row: Any = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{where} is no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"{where} is no JSON object: {line[:60]}")
+    for number, row in json_objects(path):
+        where = f"{path}:{number}"
         for ours, theirs in fields.items():
             if theirs not in row:
                 raise UsageError(
