@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,15 @@ def test_play(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert out.count("--- difficulty 1\n") == 2
     assert f"wrong (1 of 2); it was: {ARITHMETIC.sample(1000, 1).meta['answer']}\n" in out
     assert out.endswith("\n1 right of 2\n")
+
+
+def test_what_is_found_is_kept_in_a_clone_only(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["env", "check", "arithmetic", "--write"]) == 2
+    assert "run it at the top of a clone" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

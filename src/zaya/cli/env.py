@@ -230,6 +230,8 @@ def _check(args: argparse.Namespace) -> int:
         raise UsageError(f"an audit takes at least 8 items and 1 worker: {args.items}, {args.workers}")
     if args.lowest:
         return _find_lowest(chosen, AuditConfig(items=args.items))
+    if args.write and not Path("docs/reference").is_dir():
+        raise UsageError("--write keeps what is found in the source of zaya", hint="run it at the top of a clone")
     audits: list[Audit] = []
     with Progress(len(chosen), "checking", unit=" environments") as progress:
         for found in _audits(chosen, AuditConfig(items=args.items), args.workers, may_skip=args.all):
@@ -327,6 +329,5 @@ def _write(audits: Sequence[Audit]) -> None:
     rows = list({**catalogue(), **{found.env: found.row() for found in audits}}.values())
     write_catalogue(rows)
     page = Path("docs/reference/environments.md")
-    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(reference_page(rows), "utf-8")
     say(f"wrote {FILE.name} and {page}")
