@@ -38,6 +38,15 @@ class UsageError(ZayaError):
     """A call or a command line that asks for something that does not exist or cannot be done."""
 
 
+class CompletionError(ZayaError):
+    """Whoever completes text failed: a server that does not answer, a rollout that broke off, a round without any."""
+
+    def __init__(self, message: str, *, kind: str = "failed", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        """What failures are counted by, such as "timeout"."""
+
+
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """A hint for a name that does not exist: the nearest one that does, else all of them."""
     names = sorted(map(str, known))

@@ -308,7 +308,7 @@ def test_a_suite(config: SuiteConfig, tmp_path: Path, monkeypatch: pytest.Monkey
     assert run_suite(config, tmp_path / "broken", pytest.fail) == result
     assert [len(speaker.requests) for speaker in rest.values()] == [0, 72]
 
-    with pytest.raises(UsageError, match="another evaluation: problems is"):
+    with pytest.raises(UsageError, match="something else: problems is"):
         run_suite(replace(config, seed=1), tmp_path / "out", pytest.fail)
 
 

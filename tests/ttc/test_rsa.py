@@ -1,4 +1,4 @@
-"""Markovian RSA with a model that is a script.
+"""Markovian RSA with a model that is a script: whole rounds at a time. Rollout by rollout it is in test_live.py.
 
 1. There are population * (rounds + 1) rollouts, or fewer in the last round if so configured; a round is one call.
 2. No prompt shows a tail that is older than the round before; what it shows is what the candidate says.
@@ -6,10 +6,12 @@
 4. A tail as long as the budget is the whole chain, and so is `full`.
 5. One seed, one result: whatever order completions come in, and whoever is solved beside.
 6. Usage is what the completer gave out.
-7. Failed rollouts are left out; empty ones hand nothing on; where nothing is left, the last round there was decides.
+7. Failed rollouts are left out, and those next in the draw take their place; empty ones hand nothing on; where nothing
+   is left, the last round there was decides.
 8. An aggregation prompt has its bound, also where tails grow when encoded again; a question that is too long is refused
    before anything is asked.
-9. Reasoning that is cut in the last round is closed as the template does it, and an answer follows within the budget.
+9. Reasoning that is cut in the last round is closed as the template does it, and an answer follows within the budget;
+   in every round where that is asked for. A chain may go on inside its own reasoning.
 10. An aggregator that is right iff one of C tails is right has accuracy 1 - (1 - p)^C, and gets better by rounds.
 11. Balanced draws show every tail equally often.
 """
@@ -29,7 +31,7 @@ from zaya.engine.scripted import Prompt, ScriptedCompleter
 from zaya.engine.types import Completer, Completion, FinishReason, OnProgress, Request
 from zaya.errors import ConfigError, UsageError
 from zaya.text import byte_tokenizer, render
-from zaya.ttc.rsa import PRESETS, RsaConfig, resolve, solve, solve_many
+from zaya.ttc.rsa import PRESETS, RsaConfig, resolve, solve_many
 from zaya.ttc.types import Solution
 
 TOKENIZER = byte_tokenizer()
@@ -57,6 +59,8 @@ def tagging(prompt: Prompt, seed: int, index: int) -> str:
 class Spy:
     """Records calls and what came back; may answer in the reverse order, or lose completions."""
 
+    context = None
+
     def __init__(self, completer: Completer, lose: Callable[[int, int], bool] | None = None, backwards: bool = False):
         self.completer = completer
         self.lose = lose
@@ -81,6 +85,11 @@ def spy(script: Callable[[Prompt, int, int], str | None] = tagging, **options: A
     return Spy(ScriptedCompleter(TOKENIZER, script), **options)
 
 
+def solve(question: Any, completer: Completer, tokenizer: Any, *, config: RsaConfig, seed: int = 0) -> Solution:
+    [solution] = solve_many([question], completer, tokenizer, config=config, seeds=[seed])
+    return solution
+
+
 def candidates_of(solution: Solution) -> list[Any]:
     return [round.candidates for round in solution.rounds]
 
@@ -98,12 +107,10 @@ def candidates_of(solution: Solution) -> list[Any]:
 )
 def test_counts(changes: Mapping[str, int], counts: list[int]) -> None:
     config = replace(SMALL, **changes)
-    completer, progress, told = spy(), [], []
+    completer, progress = spy(), []
     solutions = solve_many(
-        ["one?", "two?"], completer, TOKENIZER, config=config, on_progress=lambda *step: progress.append(step),
-        on_round=lambda *round: told.append(round),
-    )  # fmt: skip
-    assert told == [(i, n, solutions[i].rounds[n]) for n in range(len(counts)) for i in range(2)]
+        ["one?", "two?"], completer, TOKENIZER, config=config, on_progress=lambda *step: progress.append(step)
+    )
     assert [len(call) for call in completer.calls] == [2 * count for count in counts]
     assert sum(counts) == config.generations
     for solution in solutions:
@@ -112,7 +119,9 @@ def test_counts(changes: Mapping[str, int], counts: list[int]) -> None:
     assert progress[-1] == (2 * sum(counts), 2 * sum(counts))
     assert progress == sorted(progress)
     budgets = [{request.params.max_tokens for request in call} for call in completer.calls]
-    assert budgets == [{100}] * config.rounds + [{120}]
+    thinking = [{request.params.think_budget for request in call} for call in completer.calls]
+    assert budgets == [{100}] * config.rounds + [{150}]
+    assert thinking == [{None}] * config.rounds + [{120}]
 
 
 def test_no_aggregation_without_rounds() -> None:
@@ -164,6 +173,15 @@ def test_order_by_index() -> None:
     sources = [c.sources for c in by_index.candidates]
     assert sources == [tuple(sorted(s)) for s in sources]
     assert any(c.sources != tuple(sorted(c.sources)) for c in at_random.candidates)
+
+
+def test_order_by_frequency() -> None:
+    solution = solve("one?", spy(), TOKENIZER, config=replace(SMALL, order="frequency"))
+    for round in solution.rounds[1:]:
+        shown = Counter(worker for candidate in round.candidates for worker in candidate.sources)
+        for candidate in round.candidates:
+            ranks = [(-shown[worker], worker) for worker in candidate.sources]
+            assert ranks == sorted(ranks)
 
 
 def test_balanced_draws() -> None:
@@ -229,8 +247,6 @@ def test_empty_rollouts_hand_nothing_on() -> None:
 
 
 def test_rounds_that_fail_as_a_whole() -> None:
-    with pytest.raises(UsageError, match="every rollout of the first round failed"):
-        solve("one?", spy(lose=lambda call, i: True), TOKENIZER, config=SMALL)
     solution = solve("one?", spy(lose=lambda call, i: call == 2), TOKENIZER, config=SMALL)
     assert solution.partial
     assert len(solution.rounds) == 2
@@ -310,48 +326,72 @@ def closing(prompt: Prompt, seed: int, index: int) -> str:
 
 
 def test_a_reasoning_that_is_cut_comes_to_an_answer() -> None:
-    config = replace(SMALL, rounds=0, population=2, fan_in=1, final_budget=61, answer_reserve=11)
+    config = replace(SMALL, rounds=0, population=2, fan_in=1, final_budget=61, answer_reserve=20)
     completer = spy(closing)
     solution = solve("one?", completer, TOKENIZER, config=config)
-    assert [request.params.max_tokens for call in completer.calls for request in call] == [50, 50, 11, 11]
-    for candidate, request in zip(solution.candidates, completer.calls[1], strict=True):
+    [(first, second)] = completer.calls
+    assert {(request.params.max_tokens, request.params.think_budget) for request in (first, second)} == {(61, 41)}
+    assert first.seed != second.seed
+    for candidate, given in zip(solution.candidates, completer.given, strict=True):
         assert (candidate.text, candidate.answer) == ("\\boxed{9}", "9")
         assert (candidate.is_finished, candidate.is_forced) == (True, True)
-        assert candidate.generated_tokens == 50 + 10
+        assert candidate.generated_tokens == len(given.ids) == 41 + len("\n" + "/" + "\n\n") + len("\\boxed{9}") + 1
         # as the template writes a message with that reasoning
-        whole = render(
-            TOKENIZER,
-            [
-                {"role": "user", "content": "one?"},
-                {"role": "assistant", "content": "\\boxed{9}", "reasoning_content": candidate.reasoning},
-            ],
-        )
-        assert list(request.prompt_ids or ()) == whole.ids[: len(request.prompt_ids or ())]
-    assert len({request.seed for call in completer.calls for request in call}) == 4
+        answer = {"role": "assistant", "content": "\\boxed{9}", "reasoning_content": candidate.reasoning}
+        whole = render(TOKENIZER, [{"role": "user", "content": "one?"}, answer]).ids
+        written = [*given.prompt_ids, *given.ids]
+        assert written == whole[: len(written)]
 
 
-def test_an_answer_that_is_cut_goes_on() -> None:
-    def script(prompt: Prompt, seed: int, index: int) -> str:
-        return " and more" if isinstance(prompt, str) else "short\n</think>\n\n" + "answer " * 20
-
+def test_an_answer_has_what_thinking_left() -> None:
     config = replace(SMALL, rounds=0, population=1, fan_in=1, final_budget=60, answer_reserve=20)
-    solution = solve("one?", spy(script), TOKENIZER, config=config)
+    script = "short\n</think>\n\n" + "answer " * 20
+    solution = solve("one?", spy(lambda *_: script), TOKENIZER, config=config)
     [candidate] = solution.candidates
-    assert candidate.text == ("answer " * 20)[: 40 - len("short\n") - 1 - 2] + " and more"
-    assert (candidate.is_forced, candidate.reasoning) == (False, "short")
-    # cut once more, or not answered at all: it stays cut
-    tight = solve("one?", spy(script), TOKENIZER, config=replace(config, final_budget=44, answer_reserve=4))
-    assert [(c.is_finished, c.generated_tokens) for c in tight.candidates] == [(False, 44)]
-    lost = solve("one?", spy(script, lose=lambda call, i: call == 1), TOKENIZER, config=config)
-    assert [(c.is_finished, c.generated_tokens) for c in lost.candidates] == [(False, 40)]
+    assert candidate.text == ("answer " * 20)[: 60 - len("short\n") - 1 - 2]
+    assert (candidate.is_forced, candidate.is_finished, candidate.generated_tokens) == (False, False, 60)
 
 
 def test_only_the_last_round_is_closed() -> None:
-    completer = spy(closing)
-    solution = solve("one?", completer, TOKENIZER, config=replace(SMALL, rounds=1))
-    assert [len(call) for call in completer.calls] == [6, 6, 6]
+    solution = solve("one?", spy(closing), TOKENIZER, config=replace(SMALL, rounds=1))
     assert [candidate.text for candidate in solution.rounds[0].candidates] == [""] * 6
     assert all(len(candidate.tail) == 40 for candidate in solution.rounds[0].candidates)
+    assert [candidate.text for candidate in solution.rounds[1].candidates] == ["\\boxed{9}"] * 6
+    closed = solve("one?", spy(closing), TOKENIZER, config=replace(SMALL, rounds=1, cut="force_close"))
+    assert [candidate.text for candidate in closed.rounds[0].candidates] == ["\\boxed{9}"] * 6
+    assert all(candidate.is_forced for candidate in closed.rounds[0].candidates)
+    # the newline before the tag that closed it is one of the forty
+    assert all(len(candidate.tail) == 39 for candidate in closed.rounds[0].candidates)
+
+
+def test_a_chain_goes_on_inside_its_reasoning() -> None:
+    """Delethink: prompts are the question, the beginning of the chain and its end, and a chain that ended stays."""
+    letters = "abcdefghijklmnopqrstuvwxyz" * 4
+
+    def script(prompt: Prompt, seed: int, index: int) -> str:
+        if not isinstance(prompt, str):
+            return letters
+        return "END\n</think>\n\n\\boxed{1}" if prompt.endswith("?" * 20) else "?" * 200
+
+    config = RsaConfig(
+        population=2, fan_in=1, rounds=3, think_budget=50, tail_tokens=20, head_tokens=6, continuation="prefill",
+        final_budget=60, answer_reserve=20,
+    )  # fmt: skip
+    completer = spy(script)
+    solution = solve("one?", completer, TOKENIZER, config=config)
+    question = tuple(render(TOKENIZER, [{"role": "user", "content": "one?"}]).ids)
+    first, second, third, last = completer.calls
+    assert [request.params.max_tokens for request in (first[0], second[0])] == [50, 24]
+    for call, shown in ((second, letters[:6] + letters[30:50]), (third, letters[:6] + "?" * 20)):
+        for request in call:
+            ids = tuple(request.prompt_ids or ())
+            assert ids[: len(question)] == question
+            assert TOKENIZER.decode(ids[len(question) :]) == shown
+    assert last == []
+    third_round, final = solution.rounds[2], solution.rounds[3]
+    assert [(c.answer, c.generated_tokens > 0) for c in third_round.candidates] == [("1", True)] * 2
+    assert [(c.answer, c.generated_tokens, c.prompt_tokens) for c in final.candidates] == [("1", 0, 0)] * 2
+    assert not solution.partial
 
 
 def test_a_system_message_stays() -> None:
@@ -385,17 +425,6 @@ def test_the_accuracy_of_an_aggregator_on_paper() -> None:
     assert means[0][0] < means[1][0] < means[2][0]
 
 
-def test_selection_is_checked_before_anything_is_asked() -> None:
-    completer = spy()
-    with pytest.raises(UsageError, match="one final rollout: there are 6"):
-        solve("one?", completer, TOKENIZER, config=SMALL, selection="single")
-    with pytest.raises(UsageError, match="did you mean majority"):
-        solve("one?", completer, TOKENIZER, config=SMALL, selection="majorty")  # type: ignore[arg-type]
-    assert completer.calls == []
-    one = solve("one?", completer, TOKENIZER, config=replace(SMALL, final_workers=1), selection="single")
-    assert one.text == one.candidates[0].text
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -408,6 +437,11 @@ def test_selection_is_checked_before_anything_is_asked() -> None:
         ({"answer_reserve": 0}, "answer_reserve must be at least 1: 0"),
         ({"final_workers": 17}, "final_workers must be between 1 and population: 17, 16"),
         ({"subset": "balance"}, "did you mean balanced"),
+        ({"barrier": "quorums"}, "did you mean quorum"),
+        ({"quorum": 0.0}, "quorum must be above 0 and at most 1: 0.0"),
+        ({"head_tokens": 5}, "head_tokens needs continuation = 'prefill': 5"),
+        ({"continuation": "prefill"}, "goes on with one chain's reasoning: fan_in 4"),
+        ({"continuation": "prefill", "fan_in": 1, "tail_tokens": 16_384}, "leave nothing of think_budget to write"),
     ],
 )
 def test_impossible_configurations(settings: dict[str, Any], message: str) -> None:

@@ -2,18 +2,22 @@
 
 1. The largest cluster of equivalent answers wins, of equal ones the earliest; who has no answer does not vote.
 2. Of a cluster the member is returned that the model finished, then the shortest.
-3. The selection table: auto, majority, single, random.
+3. The selection table: auto, majority, single, random, a judge, what programs do, and when one more call is wanted.
 4. The last box that is closed is the answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
+from zaya.errors import UsageError
 from zaya.ttc.types import Candidate
-from zaya.ttc.vote import boxed, clusters, majority, select
+from zaya.ttc.vote import boxed, check_selection, clusters, select
 
 
 def candidate(answer: str | None, worker: int = 0, tokens: int = 10, finished: bool = True) -> Candidate:
@@ -21,6 +25,10 @@ def candidate(answer: str | None, worker: int = 0, tokens: int = 10, finished: b
         worker=worker, text=f"it is {answer}", reasoning="", answer=answer, is_finished=finished, prompt_tokens=1,
         generated_tokens=tokens,
     )  # fmt: skip
+
+
+def chosen(candidates: Sequence[Candidate], selection: Any, seed: int = 0, **options: Any) -> Candidate | None:
+    return select(candidates, selection, seed, **options).candidate
 
 
 def equal_numbers(a: str, b: str) -> bool:
@@ -55,25 +63,56 @@ def test_the_member() -> None:
         candidate("2", 3, 8),
         candidate("2", 4, 8),
     ]
-    assert majority(crowd) is crowd[3]
-    assert majority(crowd[:2]) is crowd[0]
-    assert majority([candidate(None)]) is None
-    # answers can be read anew
-    assert majority(crowd, lambda text: None if "2" in text else text) is crowd[0]
+    assert chosen(crowd, "majority") is crowd[3]
+    assert chosen(crowd[:2], "majority") is crowd[0]
+    assert chosen([candidate(None)], "majority") is None
+    assert select(crowd, "majority", 0).tally == (("2", 4), ("1", 1))
 
 
 def test_selection() -> None:
     crowd = [candidate(None, 0), candidate("2", 1), candidate("3", 2), candidate("2", 3, 5)]
     silent = [candidate(None, i) for i in range(4)]
-    assert select(crowd, "auto", 0) is select(crowd, "majority", 0) is crowd[3]
-    assert select(crowd[:2], "auto", 0) is crowd[1]
-    assert select(crowd[:1], "single", 0) is crowd[0]
-    assert select(silent, "majority", 0) is None
+    assert chosen(crowd, "auto") is chosen(crowd, "majority") is crowd[3]
+    assert chosen(crowd[:2], "auto") is crowd[1]
+    assert chosen(crowd[:1], "single") is chosen(crowd[:1], "auto") is crowd[0]
+    assert chosen(silent, "majority") is None
     for selection, who in (("random", crowd), ("auto", silent)):
-        drawn = [select(who, selection, seed) for seed in range(40)]
-        assert {chosen.worker for chosen in drawn if chosen is not None} == {0, 1, 2, 3}
-        assert select(who, selection, 7) is select(who, selection, 7)
-    assert all(select([], selection, 0) is None for selection in ("auto", "majority", "single", "random"))
+        drawn = [select(who, selection, seed).candidate for seed in range(40)]
+        assert {one.worker for one in drawn if one is not None} == {0, 1, 2, 3}
+        assert chosen(who, selection, 7) is chosen(who, selection, 7)
+    assert all(chosen([], selection) is None for selection in ("auto", "majority", "single", "random"))
+
+
+def test_who_is_to_be_asked() -> None:
+    """Spec 8.2: a majority of two answers or more; else the tails are weighed once more; else anybody."""
+    one = [candidate("2", 0), candidate(None, 1)]
+    tails = [replace(each, tail="so it is") for each in one]
+    two = [*tails, candidate("3", 2)]
+    assert select(two, "auto", 0, may_ask=True).how == "majority"
+    asked = select(tails, "auto", 0, may_ask=True)
+    assert (asked.candidate, asked.how, asked.tally) == (None, "aggregate", (("2", 1),))
+    assert select(two, "aggregate", 0, may_ask=True).candidate is None
+    # nobody to ask, or nothing to show
+    assert select(tails, "auto", 0).candidate is tails[0]
+    assert select(one, "auto", 0, may_ask=True).how == "random"
+
+
+def test_a_judge_and_what_programs_do() -> None:
+    crowd = [candidate("x + 1", 0, 9), candidate("1 + x", 1, 7), candidate("x", 2, 1), candidate(None, 3)]
+    crowd = [replace(each, text=each.answer or "") for each in crowd]
+    assert chosen(crowd, "external", judge=lambda each: each.worker % 3) is crowd[2]
+    does = {"x + 1": "2 3", "1 + x": "2 3", "x": "1 2"}
+    found = select(crowd, "behaviour", 0, behaviour=does.get)
+    assert (found.candidate, found.how) == (crowd[1], "behaviour")
+    assert select(crowd, "behaviour", 0, behaviour=lambda _: None).how == "random"
+    with pytest.raises(UsageError, match="selection external needs a function to ask"):
+        check_selection("external", 4, None, None)
+    with pytest.raises(UsageError, match="selection behaviour needs a function to ask"):
+        check_selection("behaviour", 4, None, None)
+    with pytest.raises(UsageError, match="one final rollout: there are 4"):
+        check_selection("single", 4, None, None)
+    with pytest.raises(UsageError, match="no selection 'majorty'"):
+        check_selection("majorty", 4, None, None)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,8 @@ from zaya.core.progress import Progress, columns
 from zaya.errors import UsageError
 
 if TYPE_CHECKING:
-    from zaya.model.config import ModelConfig
-    from zaya.text import Tokenizer
     from zaya.ttc.rsa import RsaConfig
-    from zaya.ttc.types import Candidate, Round
+    from zaya.ttc.types import Candidate, Event, Round
 
 _SHORT = 600
 """Characters of reasoning that are shown without being asked for."""
@@ -81,19 +79,20 @@ def run(args: argparse.Namespace) -> int:
     config = configured(args.model, vars(args))
     model, tokenizer = open_chat_model(args.model, args)
     question = as_asked(args.model, args.question)
-    check_room(question, config, tokenizer, model.config)
     started = time.perf_counter()
-    with Progress(label="round 0") as bar:
+    with Progress(config.generations, label="round 0") as bar:
 
-        def on_round(_: int, number: int, round: Round) -> None:
-            bar.clear()
-            bar.label = f"round {number + 1}"
-            print(told(number, round, columns(sys.stderr)), file=sys.stderr, flush=True)
+        def on_event(event: Event) -> None:
+            if event.kind in ("end", "lost") and event.round <= config.rounds:
+                bar.update()
+            elif event.kind == "round" and event.summary is not None:
+                bar.clear()
+                bar.label = f"round {event.round + 1}"
+                print(told(event.round, event.summary, columns(sys.stderr)), file=sys.stderr, flush=True)
 
         solution = solve(
-            question, open_engine(model, tokenizer, args), tokenizer, config=config, seed=args.seed,
-            on_progress=bar.reach, on_round=on_round,
-        )  # fmt: skip
+            question, open_engine(model, tokenizer, args), tokenizer, config=config, seed=args.seed, on_event=on_event
+        )
     if solution.reasoning and (args.show or len(solution.reasoning) <= _SHORT):
         write(solution.reasoning.strip() + "\n\n", dim=True)
     write(solution.text.strip() + "\n")
@@ -116,26 +115,6 @@ def configured(model: str | None, given: Mapping[str, Any]) -> RsaConfig:
     if "population" in changes:  # a small population shows what it has, unless somebody asks for more
         changes.setdefault("fan_in", min(config.fan_in, changes["population"]))
     return replace(config, **changes)
-
-
-def check_room(question: str, config: RsaConfig, tokenizer: Tokenizer, model: ModelConfig) -> None:
-    """Raise UsageError where a prompt and what may follow it would not fit: before the first round, not in the last."""
-    from zaya.text import render
-    from zaya.ttc.prompts import aggregation_messages
-
-    asked = [{"role": "user", "content": question}]
-    first = len(render(tokenizer, asked).ids) + (config.think_budget if config.rounds else config.final_budget)
-    later = 0
-    if config.rounds:
-        frame = len(render(tokenizer, aggregation_messages(asked, [""] * config.fan_in)).ids)
-        longest = max(config.final_budget, config.think_budget if config.rounds > 1 else 0)
-        later = frame + config.fan_in * config.carried + longest
-    if max(first, later) > model.max_positions:
-        raise UsageError(
-            f"the question and what is thought about it may take {max(first, later):,} tokens, and the model's context "
-            f"holds {model.max_positions:,}",
-            hint="ask a shorter question, or lower --think-budget, --final-budget, --fan-in or --tail-tokens",
-        )
 
 
 def told(number: int, round: Round, width: int) -> str:

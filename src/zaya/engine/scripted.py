@@ -14,22 +14,24 @@ from typing import Any
 from zaya.engine.handle import RequestHandle
 from zaya.engine.split import split
 from zaya.engine.types import Completion, Delta, FinishReason, OnProgress, Request
-from zaya.text import Tokenizer, render
+from zaya.text import Tokenizer, opens_thinking, render, tags
 
 Prompt = Sequence[Mapping[str, Any]] | str
 """What a script is asked: the messages of a request, or the text of its prompt ids, control tokens spelled out."""
 
 Script = Callable[[Prompt, int, int], str | None]
 """(prompt, seed, index of the completion) -> what is drawn, without the token that ends the turn. After a chat prompt
-it begins inside the reasoning: "reasoning\\n</think>\\n\\nanswer". None is a completion that fails."""
+it begins inside the reasoning: "reasoning\\n</think>\\n\\nanswer". Where reasoning is closed by force, it is asked
+once more, with all text up to there, for the answer. None is a completion that fails."""
 
 
 class ScriptedCompleter:
     """A `Completer` that says what a script says."""
 
-    def __init__(self, tokenizer: Tokenizer, script: Script) -> None:
+    def __init__(self, tokenizer: Tokenizer, script: Script, context: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.script = script
+        self.context = context
         self.requests: list[Request] = []
         """Everything that was asked, in order."""
 
@@ -75,6 +77,7 @@ class ScriptedCompleter:
             return None
         end = self.tokenizer.tags.turn_close
         ids = (*self.tokenizer.encode(text, bos=False), *(() if end is None else (end,)))
+        ids = self._closed(request, index, prompt_ids, ids)
         is_cut = len(ids) > request.params.max_tokens
         ids = ids[: request.params.max_tokens]
         reasoning_ids, is_closed, reasoning, answer = split(self.tokenizer, prompt_ids, ids)
@@ -87,3 +90,15 @@ class ScriptedCompleter:
             reasoning_ids=reasoning_ids,
             is_closed=is_closed,
         )
+
+    def _closed(self, request: Request, index: int, prompt_ids: Sequence[int], ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids, their reasoning closed where it exceeds the budget: then the script is asked for what follows."""
+        budget = request.params.think_budget
+        reasoning_ids, *_ = split(self.tokenizer, prompt_ids, ids)
+        if budget is None or len(reasoning_ids) < budget or not opens_thinking(self.tokenizer, prompt_ids):
+            return ids
+        closing = self.tokenizer.encode(f"\n{tags.THINK_CLOSE}\n\n", bos=False)
+        ids = (*ids[:budget], *closing)
+        text = self.script(self.tokenizer.decode((*prompt_ids, *ids)), request.seed, index) or ""
+        end = self.tokenizer.tags.turn_close
+        return (*ids, *self.tokenizer.encode(text, bos=False), *(() if end is None else (end,)))

@@ -232,6 +232,11 @@ OnProgress = Callable[[int, int], None]
 class Completer(Protocol):
     """Who answers requests."""
 
+    @property
+    def context(self) -> int | None:
+        """Tokens of a sequence at most, prompt and answer together; None where that is not known."""
+        ...
+
     def submit(self, request: Request) -> Handle:
         """Start on a request. Raises UsageError for one that cannot be answered."""
         ...

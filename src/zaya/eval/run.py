@@ -16,11 +16,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Protocol
 
+from zaya.core.records import RecordFile
 from zaya.core.rng import derive_seed
 from zaya.engine.types import Completer, Completion, OnProgress, Request, SamplingParams
 from zaya.envs.base import Problem, Score, Status
 from zaya.errors import UsageError
-from zaya.eval.records import Record, RecordFile, RsaRecord
+from zaya.eval.records import Record, RsaRecord
 from zaya.text import Tokenizer
 from zaya.ttc.rsa import RsaConfig, solve_many
 from zaya.ttc.types import Solution

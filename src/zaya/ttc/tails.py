@@ -45,14 +45,21 @@ def tail(tokenizer: Tokenizer, ids: Sequence[int], tokens: int) -> str:
         marker = tokenizer.encode_plain(MARKER)
         if len(marker) >= tokens:
             marker = []
-        kept = kept[len(kept) - tokens + len(marker) :]
-        torn = sum(1 for _ in takewhile(lambda id: _continues(tokenizer.token_bytes(id)), kept))
-        # more than three and it was no cut: the model itself draws such bytes
-        kept = [*marker, *kept[torn if torn <= 3 else 0 :]]
+        kept = [*marker, *last_ids(tokenizer, kept, tokens - len(marker))]
     text = Decoder(tokenizer).feed(kept)
     while spelled := next(tokenizer.control.find(text), None):  # taking one out may put another together
         text = text[: spelled[0]] + text[spelled[1] :]
     return text.strip("\n")
+
+
+def last_ids(tokenizer: Tokenizer, ids: Sequence[int], tokens: int) -> list[int]:
+    """The last ids, that many at most, from where a character begins."""
+    kept = list(ids[max(0, len(ids) - tokens) :])
+    if len(kept) == len(ids):
+        return kept
+    torn = sum(1 for _ in takewhile(lambda id: _continues(tokenizer.token_bytes(id)), kept))
+    # more than three and it was no cut: the model itself draws such bytes
+    return kept[torn if torn <= 3 else 0 :]
 
 
 def _continues(token: bytes) -> bool:

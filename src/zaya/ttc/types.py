@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,15 +24,16 @@ class Candidate:
     is_forced: bool = False
     """Whether its reasoning was cut and closed for it."""
     prompt_tokens: int
-    """Of every prompt it took: a rollout that was continued has two."""
     cached_tokens: int = 0
     """Those of them that did not have to be computed."""
     generated_tokens: int
-    """Tokens it drew. What was appended to close its reasoning is not among them."""
+    """Tokens it wrote, with those that closed its reasoning by force."""
     tail: str = ""
     """What it hands on to the next round."""
     sources: tuple[int, ...] = ()
     """Workers of the round before whose tails it was shown, in the order of the prompt."""
+    seconds: float = field(default=0.0, compare=False)
+    """From being asked to its end; where many are asked in one call, those of the call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +44,10 @@ class Round:
     """By worker, those that failed left out."""
     requests: int
     """Rollouts that were asked for."""
-    wall_s: float
-    """Seconds the round took; where several problems are solved together, all of them."""
+    wall_s: float = field(compare=False)
+    """Seconds from its first rollout to the end of its last one; rounds may overlap."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Rollouts that failed for good, by the kind of failure."""
 
     @property
     def finished(self) -> int:
@@ -66,6 +71,15 @@ class Round:
     def generated_tokens(self) -> int:
         return sum(candidate.generated_tokens for candidate in self.candidates)
 
+    @property
+    def median_s(self) -> float:
+        """Seconds of the rollout in the middle; against `longest_s` it says what waiting for the last one costs."""
+        return median(candidate.seconds for candidate in self.candidates) if self.candidates else 0.0
+
+    @property
+    def longest_s(self) -> float:
+        return max((candidate.seconds for candidate in self.candidates), default=0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -76,7 +90,7 @@ class Usage:
     cached_tokens: int
     """Those of them that did not have to be computed."""
     generated_tokens: int
-    """Drawn in all rounds: D(q) of the report."""
+    """Written in all rounds: D(q) of the report."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +105,19 @@ class Solution:
     """What that candidate thought before it."""
     rounds: tuple[Round, ...]
     """Every round with its candidates; `rounds` of the configuration and one more."""
+    selection: str = ""
+    """How it was chosen."""
+    tally: tuple[tuple[str, int], ...] = ()
+    """Answers of the candidates that could be chosen and how many have each, the most frequent first; equivalent ones
+    are one, in the words of the first."""
+    chosen: Candidate | None = None
+    """Who was chosen."""
+    closing: Round | None = None
+    """The call that weighed the last candidates, where the choice was made by one."""
     partial: bool = False
-    """Whether a round left nothing to go on with, so that the last of these is not the final one."""
+    """Whether it is of an earlier round than the last, or of a last one that is not complete."""
+    stopped: str | None = None
+    """Why it is partial, such as "deadline"."""
 
     @property
     def candidates(self) -> Sequence[Candidate]:
@@ -101,8 +126,35 @@ class Solution:
 
     @property
     def usage(self) -> Usage:
+        rounds = [*self.rounds, *([] if self.closing is None else [self.closing])]
         return Usage(
-            sum(round.prompt_tokens for round in self.rounds),
-            sum(round.cached_tokens for round in self.rounds),
-            sum(round.generated_tokens for round in self.rounds),
+            sum(round.prompt_tokens for round in rounds),
+            sum(round.cached_tokens for round in rounds),
+            sum(round.generated_tokens for round in rounds),
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something happened to a population at work. Whoever listens sees them in the order of time."""
+
+    kind: Literal["start", "grow", "end", "retry", "lost", "round", "choice"]
+    """A rollout was asked for, wrote something, ended, failed and is asked for again, or failed for good; a round is
+    over; the answer was chosen."""
+    at: float
+    """Seconds since the beginning."""
+    round: int
+    """Of the rollout; the one behind the last round is the call that weighs its candidates."""
+    worker: int = 0
+    sources: tuple[int, ...] = ()
+    """On "start": workers of the round before whose tails it reads."""
+    tokens: int = 0
+    """On "grow": written so far."""
+    text: str = ""
+    """On "grow": what was written since the last one, reasoning and answer. On "retry" and "lost": why."""
+    candidate: Candidate | None = None
+    """On "end"."""
+    summary: Round | None = None
+    """On "round"."""
+    solution: Solution | None = None
+    """On "choice"."""

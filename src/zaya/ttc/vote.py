@@ -5,18 +5,32 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
+from zaya.errors import UsageError, did_you_mean
 from zaya.ttc.types import Candidate
 
-Selection = Literal["auto", "majority", "single", "random"]
-"""`majority`: one with the answer that most agree on; `single`: the only one there is; `random`: any; `auto`: by
-majority where anybody has an answer, else any."""
+Selection = Literal["auto", "majority", "aggregate", "behaviour", "external", "single", "random"]
+"""How the answer is chosen among the candidates of the last round.
+
+majority    one with the answer that most agree on
+aggregate   nobody: their tails are shown once more, at a low temperature, and what comes back is the answer
+behaviour   one of the largest group of programs that do the same
+external    the one that a judge gives the most
+single      the only one there is
+random      any
+auto        by majority where two have an answer or more, else aggregate, else random
+"""
 
 Extract = Callable[[str], str | None]
 """The answer in a visible text, None where there is none."""
 Equivalent = Callable[[str, str], bool]
 """Whether two answers say the same."""
+Behaviour = Callable[[str], str | None]
+"""What a visible text does, as something to compare; None where it does nothing. Called in no event loop."""
+Judge = Callable[[Candidate], float]
+"""How good a candidate is: a verifier, a reward model, tests. Called in no event loop."""
 
 _BRACES = re.compile(r"\\boxed\{|[{}]")
 
@@ -59,28 +73,73 @@ def clusters(answers: Sequence[str | None], equivalent: Equivalent | None = None
     return sorted(found, key=len, reverse=True)  # stable, so the earlier stays before the later
 
 
-def majority(
-    candidates: Sequence[Candidate], extract: Extract | None = None, equivalent: Equivalent | None = None
-) -> Candidate | None:
-    """A candidate with the answer that most have: one the model finished before one that was cut, then the shortest.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who becomes the answer."""
 
-    `extract` reads the answers anew; without it they are those the candidates have. None where nobody has one.
-    """
-    answers = [candidate.answer if extract is None else extract(candidate.text) for candidate in candidates]
-    found = clusters(answers, equivalent)
-    if not found:
-        return None
-    members = [candidates[i] for i in found[0]]
-    return min(members, key=lambda candidate: (not candidate.is_finished, candidate.generated_tokens))
+    candidate: Candidate | None
+    """None where there is nobody to choose."""
+    how: str
+    """The selection that was used."""
+    tally: tuple[tuple[str, int], ...] = ()
+    """Answers and how many have each, equivalent ones as one, the most frequent first."""
+
+
+def check_selection(selection: str, workers: int, behaviour: Behaviour | None, judge: Judge | None) -> None:
+    """Before anything is asked. Raises UsageError for a selection that does not exist, or lacks what it needs."""
+    if selection not in get_args(Selection):
+        raise UsageError(f"there is no selection {selection!r}", hint=did_you_mean(selection, get_args(Selection)))
+    if selection == "single" and workers > 1:
+        raise UsageError(f"selection single needs one final rollout: there are {workers}", hint="set final_workers=1")
+    for name, needed in (("behaviour", behaviour), ("external", judge)):
+        if selection == name and needed is None:
+            argument = {"behaviour": "behaviour", "external": "judge"}[name]
+            raise UsageError(f"selection {name} needs a function to ask", hint=f"give one as {argument}=")
 
 
 def select(
-    candidates: Sequence[Candidate], selection: Selection, seed: int, equivalent: Equivalent | None = None
-) -> Candidate | None:
-    """The candidate that becomes the answer; None where there are no candidates, or nobody to vote for."""
-    if not candidates or selection == "single":
-        return next(iter(candidates), None)
-    voted = None if selection == "random" else majority(candidates, None, equivalent)
-    if voted is None and selection != "majority":
-        return random.Random(seed).choice(candidates)
-    return voted
+    candidates: Sequence[Candidate],
+    selection: Selection,
+    seed: int,
+    *,
+    equivalent: Equivalent | None = None,
+    behaviour: Behaviour | None = None,
+    judge: Judge | None = None,
+    may_ask: bool = False,
+) -> Choice:
+    """Choose among candidates. With `may_ask` the choice may be nobody, by "aggregate": then it is to be asked for."""
+    found = clusters([candidate.answer for candidate in candidates], equivalent)
+    tally = tuple((str(candidates[cluster[0]].answer), len(cluster)) for cluster in found)
+    if not candidates:
+        return Choice(None, selection)
+    if selection == "auto":
+        selection = _automatic(candidates, sum(map(len, found)), may_ask=may_ask)
+    match selection:
+        case "aggregate" if may_ask and any(candidate.tail for candidate in candidates):
+            return Choice(None, "aggregate", tally)
+        case "single":
+            return Choice(candidates[0], "single", tally)
+        case "external" if judge is not None:
+            return Choice(max(candidates, key=judge), "external", tally)
+        case "behaviour" if behaviour is not None:
+            groups = clusters([behaviour(candidate.text) for candidate in candidates])
+            if groups:
+                return Choice(_best([candidates[i] for i in groups[0]]), "behaviour", tally)
+        case "majority" if found:
+            return Choice(_best([candidates[i] for i in found[0]]), "majority", tally)
+        case "majority":
+            return Choice(None, "majority", tally)
+        case _:
+            pass
+    return Choice(random.Random(seed).choice(candidates), "random", tally)
+
+
+def _automatic(candidates: Sequence[Candidate], answers: int, *, may_ask: bool) -> Selection:
+    if len(candidates) == 1:
+        return "single"
+    # one answer is no majority, but where nobody can be asked it is the one there is
+    return "majority" if answers >= 2 or (answers and not may_ask) else "aggregate"
+
+
+def _best(members: Sequence[Candidate]) -> Candidate:
+    return min(members, key=lambda candidate: (not candidate.is_finished, candidate.generated_tokens))
