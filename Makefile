@@ -36,7 +36,7 @@ help:
 	@echo 'make embed        put it into the package, where the commands find it'
 	@echo 'make test         the tests (under 15 minutes on two cores)'
 	@echo 'make test-all     the slow ones too'
-	@echo 'make test-net     the ones that install other libraries by the network, each in an environment of its own'
+	@echo 'make test-net     the ones that need the network: our adapters with the libraries they are for'
 	@echo 'make audit        check every environment, and write down what was found'
 	@echo 'make check        lint, format and types'
 	@echo 'make format       put the code in shape'

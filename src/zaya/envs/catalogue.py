@@ -71,8 +71,8 @@ def reference_page(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         f"{len(mixed)} of {len(rows) - len(apart)} environments pass every check and are in the default mix.",
         "",
-        "Guess: the share of problems that the best constant answer is right for, at the level where it is largest. Times",
-        "are means in milliseconds through the pool, on a machine that had other work.",
+        "Guess: the share of problems that the best constant answer is right for, at the level where it is largest.",
+        "Times are means in milliseconds through the pool, on a machine that had other work.",
     ]
     if apart:
         passed = sum(row["passed"] for row in apart)
