@@ -68,8 +68,7 @@ def _chain(w: Writer, allowed: Callable[[list[str], str], bool]) -> list[str]:
         if word is not None:
             pending.remove(word)
         else:
-            fitting = [word for word in stock if allowed(found, word)]
-            word = min(fitting, key=lambda word: used[word])
+            word = next(word for word in sorted(stock, key=lambda word: used[word]) if allowed(found, word))
             used[word] += 1
         found.append(word)
         if len(found) > 20 * w.number:
