@@ -3,7 +3,7 @@
     python -m benchmarks.bench_env [--envs rlve/ code/solve ...] [--difficulty 3] [--workers 1]
 
 Each environment makes new problems at the difficulty, or at the nearest it offers, and scores the reference answers of
-24 of them again and again, each for a quarter of a second or more and after a round that does not count. Everything runs
+24 of them again and again, each for a quarter of a second and more, after a round that does not count. Everything runs
 on as many cores as there are workers, the process that hands out the work included, where the system can say so: with
 one worker a figure is what one core does. Then a few environments, one of each family, with one worker and with two.
 
