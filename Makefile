@@ -28,7 +28,7 @@ endif
 
 MICRO := runs/micro/shipped
 
-.PHONY: help install quickstart micro embed test test-all audit check format bench docs clean
+.PHONY: help install quickstart micro embed test test-all test-net audit check format bench docs clean
 help:
 	@echo 'make install      a virtual environment in $(VENV)'
 	@echo 'make quickstart   see a small trained model think, alone and in rounds'
@@ -36,6 +36,7 @@ help:
 	@echo 'make embed        put it into the package, where the commands find it'
 	@echo 'make test         the tests (under 15 minutes on two cores)'
 	@echo 'make test-all     the slow ones too'
+	@echo 'make test-net     the ones that need the network: our adapters with the libraries they are for'
 	@echo 'make audit        check every environment, and write down what was found'
 	@echo 'make check        lint, format and types'
 	@echo 'make format       put the code in shape'
@@ -74,6 +75,9 @@ test: install
 
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu and not net'
+
+test-net: install
+	$(BIN)/python -m pytest -m net
 
 audit: install
 	$(BIN)/zaya env check --all --write

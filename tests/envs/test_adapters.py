@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -204,7 +205,8 @@ def test_without_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_with(tmp_path: Path, code: str, *packages: str) -> str:
-    """Run a script in a new environment that has these packages, and our source beside it."""
+    """Run a script in a new environment that has these packages, and our source beside it. It is removed again:
+    pytest keeps directories, and torch takes a gigabyte."""
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
     python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -219,6 +221,7 @@ def run_with(tmp_path: Path, code: str, *packages: str) -> str:
         text=True,
         timeout=300,
     )
+    shutil.rmtree(home)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,7 +1,6 @@
 """Promises of envs/instruct:
 
-1. Every instruction that is offered gives problems, the same ones from the same seed, whose reference earns 1. What is
-   not offered is known by name.
+1. Every instruction of both benchmarks gives problems, the same ones from the same seed, whose reference earns 1.
 2. Nothing, white space, the prompt copied, another problem's answer, an answer that lacks one of the words it has to
    mention, and one that is far too long earn 0.
 3. For every instruction there is an answer that has all it needs but does not follow it, and earns 0.
@@ -11,6 +10,8 @@
 7. The slowest texts known for these checkers are judged in bounded time, and nothing raises.
 8. `mixed` attaches 1 + d instructions that no table says exclude each other.
 9. The stocks of words keep apart what has to be apart.
+10. Instructions that the benchmark has for one prompt are right about what they drew: another way from prompt to answer
+    comes to the same.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from itertools import combinations
 from typing import Any
 
@@ -29,7 +31,7 @@ pytest.importorskip("if_verifiable")
 
 from zaya.envs import registry
 from zaya.envs.base import Problem, Status
-from zaya.envs.instruct import checkers, tasks
+from zaya.envs.instruct import checkers, drawn, tasks
 from zaya.envs.instruct.demand import lacks, own_words
 from zaya.envs.instruct.instructions import ANCHORS, BY_NAME, KEYWORDS, OFFERED
 from zaya.envs.instruct.solve import EDIT, WRITE
@@ -38,10 +40,6 @@ from zaya.envs.pool import TaskPool
 from zaya.errors import UsageError
 
 NAMES_OF_TASKS = tasks.names()
-NOT_OFFERED = {
-    "words:start_verb", "repeat:repeat_simple", "custom:multiples", "custom:word_reverse", "custom:character_reverse",
-    "custom:reverse_newline", "custom:european_capitals_sort", "custom:date_format_list",
-}  # fmt: skip
 
 
 def problem_of(name: str, seed: int = 0, difficulty: int = 0) -> Problem:
@@ -86,9 +84,8 @@ def test_references_earn_1(name: str) -> None:
 
 def test_what_is_offered() -> None:
     offered = {instruction.id for instruction in OFFERED}
-    assert not offered & NOT_OFFERED
-    assert offered | NOT_OFFERED == checkers._classes().keys()
-    assert len(offered | NOT_OFFERED) == 25 + 58
+    assert offered == checkers._classes().keys()
+    assert len(offered) == 25 + 58
     assert offered == EDIT.keys() | WRITE.keys()
     assert not EDIT.keys() & WRITE.keys()
     with pytest.raises(UsageError, match=r"no instruction 'keywords\.existance'"):
@@ -184,6 +181,14 @@ BROKEN: dict[str, Change] = {
     "format:options": lambda text, a: a["options"],
     "repeat:repeat_change": lambda text, a: a["prompt_to_repeat"],
     "repeat:repeat_span": lambda text, a: text + " more",
+    "words:start_verb": lambda text, a: "They " + text,
+    "repeat:repeat_simple": lambda text, a: text.replace(" and", ","),
+    "custom:multiples": lambda text, a: text.partition(", ")[2],
+    "custom:reverse_newline": lambda text, a: "\n".join(text.split("\n")[::-1]),
+    "custom:word_reverse": lambda text, a: a["_sentence"],
+    "custom:character_reverse": lambda text, a: text.replace(" ", ""),
+    "custom:european_capitals_sort": lambda text, a: text + ", Oslo",
+    "custom:date_format_list": lambda text, a: text.replace("-", "/"),
 }
 
 
@@ -246,6 +251,8 @@ FOOLED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("custom:csv_city", {}, "ID,Country,City,Year,Count\n" + "\n".join([",,,,"] * 7)),
     ("repeat:repeat_change", {"prompt_to_repeat": "Write a note."}, "  Write a note."),
     ("format:output_template", {}, "Future Outlook: My Conclusion: My Answer:"),
+    ("custom:date_format_list", {"_list": ["1796-05-10", "1815-06-18"]}, "1815-06-18, 1796-05-10"),
+    ("custom:date_format_list", {"_list": ["1796-05-10"]}, "1800-01-01, 1800-00-00"),
 )
 
 
@@ -354,6 +361,14 @@ HONEST: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("format:title_case", {}, "The Old Mill Stands By The River; It's Quiet."),
     ("format:output_template", {}, "My Answer: it is late.\nMy Conclusion: we go.\nFuture Outlook: we come back."),
     ("words:words_position", {"keyword": "tea"}, "Good tea or what I take for it, is what they call tea here"),
+    ("words:start_verb", {"_verb": "borrow"}, "**Borrow** a book, they say."),
+    ("repeat:repeat_simple", {"_answer": "Only say this."}, " only say this.\n"),
+    ("custom:multiples", {"_list": ["14", "21"]}, "14,21."),
+    ("custom:reverse_newline", {"_list": ["tulip", "apron"]}, "- Tulip\n\n- Apron\n"),
+    ("custom:word_reverse", {"_sentence": "old dogs sleep"}, "Sleep dogs old."),
+    ("custom:character_reverse", {"_sentence": "old dogs"}, '"Sgod dlo."'),
+    ("custom:european_capitals_sort", {"_list": ["Oslo", "Rome"]}, "Oslo,  Rome"),
+    ("custom:date_format_list", {"_list": ["1796-05-10", "1815-06-18"]}, "1796-05-10,1815-06-18"),
 )
 
 
@@ -513,3 +528,65 @@ def test_stocks() -> None:
     listed = checkers.describe("count:person_names", {"N": 1})
     assert not [name for name in NAMES if re.search(rf"\b{name}\b", listed)]
     assert {word[0] for word in BANK} == set("abcdefghijklmnopqrstuvwxyz")
+
+
+# 10
+
+
+def _multiples(prompt: str) -> str:
+    start, end, factor = map(int, re.findall(r"\d+", prompt))
+    return ", ".join(str(number) for number in range(start, end + 1) if number % factor == 0)
+
+
+def _lines(prompt: str) -> str:
+    shown = re.findall(r"[a-z]+", prompt.split(":")[1].split(".")[0])
+    return "\n".join(reversed(sorted(shown)))
+
+
+def _capitals(prompt: str) -> str:
+    listed, asked = prompt.split("\n\n")
+    least = float(re.findall(r"[\d.]*\d", asked)[0])
+    found = [(float(number), name) for name, number in re.findall(r"(\w+) (\d+\.\d)", listed)]
+    return ", ".join(name for number, name in sorted(found, reverse=True) if number > least)
+
+
+def _days(prompt: str) -> str:
+    found = [datetime.strptime(day, "%d %B %Y") for day in re.findall(r"\d+ [A-Z][a-z]+ \d{4}", prompt)]
+    return ", ".join(day.strftime("%Y-%m-%d") for day in sorted(found))
+
+
+def _quoted(prompt: str) -> str:
+    return prompt.split('"')[1]
+
+
+SOLVED: dict[str, Callable[[str], str]] = {
+    "custom.multiples": _multiples,
+    "custom.reverse_newline": _lines,
+    "custom.european_capitals_sort": _capitals,
+    "custom.date_format_list": _days,
+    "custom.word_reverse": lambda prompt: " ".join(reversed(_quoted(prompt).split())),
+    "custom.character_reverse": lambda prompt: "".join(reversed(_quoted(prompt))),
+    "repeat.repeat_simple": lambda prompt: prompt.split("\n\n")[1],
+}
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_what_was_drawn_for_one_prompt(name: str) -> None:
+    for difficulty in range(6):
+        for seed in range(20):
+            problem = problem_of(f"instruct/{name}", seed, difficulty)
+            assert SOLVED[name](problem.prompt) == problem.meta["reference"]
+            assert reward(problem, SOLVED[name](problem.prompt)) == 1
+
+
+def test_the_verb_is_shown_among_words_that_are_none() -> None:
+    assert not set(drawn._VERBS) & set(drawn._NO_VERBS)
+    for seed in range(20):
+        problem = problem_of("instruct/words.start_verb", seed)
+        shown = problem.prompt.partition("among the words ")[2].partition(".")[0].split(", ")
+        (verb,) = set(shown) & set(drawn._VERBS)
+        assert set(shown) - {verb} <= set(drawn._NO_VERBS)
+        for word in (verb, verb.upper(), verb + "s", "igloo"):
+            assert reward(problem, f"{word} {problem.meta['reference']}") == (word.lower() == verb)
+    latitudes = drawn._CAPITALS.values()
+    assert len(set(latitudes)) == len(latitudes)  # in order of latitude there is one order

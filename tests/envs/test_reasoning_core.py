@@ -3,7 +3,8 @@
 1. Every task of the package is offered or left out with a reason, and what is left out is refused by name.
 2. Outside of a worker nothing is made, and the package is not imported.
 3. A seed gives one problem, also after others; its reference earns 1, and other problems' answers mostly nothing.
-4. Every environment passes the audit that a run asks for.
+4. The audit finds what the catalogue says of every environment: only the two that have three answers do not pass, since
+   one of these is right a little too often.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 import pytest
 
 from zaya.envs import registry
-from zaya.envs.audit import AuditConfig, audit
+from zaya.envs.audit import audit
+from zaya.envs.catalogue import catalogue
 from zaya.envs.judges import JUDGES
 from zaya.envs.pool import TaskPool
 from zaya.envs.reasoning_core import LEFT_OUT, TASKS
@@ -78,8 +80,11 @@ def test_a_seed_is_a_problem_whose_reference_is_right(pool: TaskPool, other: Tas
 @pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_audit(pool: TaskPool, other: TaskPool, task: str) -> None:
-    found = audit(f"reasoning-core/{task}", pool, other, AuditConfig())
-    if TASKS[task].choices == 3:  # a third, and what 48 problems leave to chance
-        found.failures = [why for why in found.failures if not why.startswith("constant")]
-        assert max(level.constant for level in found.levels) < 0.6
-    assert found.failures == []
+    found = audit(f"reasoning-core/{task}", pool, other)
+    row = found.row()
+    known = catalogue()[f"reasoning-core/{task}"]
+    assert {key: row[key] for key in row if not key.endswith("_ms")} == {
+        key: known[key] for key in known if not key.endswith("_ms")
+    }
+    assert row["passed"] == (TASKS[task].choices != 3)
+    assert all(why.startswith("constant") for why in found.failures)

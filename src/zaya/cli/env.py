@@ -103,7 +103,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from zaya.envs import registry
-    from zaya.envs.catalogue import catalogue, in_default_mix
+    from zaya.envs.catalogue import catalogue, in_default_mix, left_out
     from zaya.envs.pool import TaskPool
 
     environment = registry.get(args.env)
@@ -114,7 +114,7 @@ def _show(args: argparse.Namespace) -> int:
         if in_default_mix(row):
             say(f"in the default mix; the best guess is right for {row['constant']:.0%}")
         else:
-            say(f"not in the default mix: {'; '.join(row['failures'])}")
+            say(f"not in the default mix: {left_out(row)}; the best guess is right for {row['constant']:.0%}")
     with TaskPool() as pool:
         problem = _some(pool, environment.name, about.lowest, 0, 1)[0]
     print(f"\n{problem.prompt}")

@@ -30,6 +30,9 @@ CONSTANTS: Mapping[str, complex] = MappingProxyType({"pi": complex(cmath.pi), "E
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
     {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 )
+_OPERATIONS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
+    {**_ARITHMETIC, ast.Pow: operator.pow}
+)
 
 
 def read(text: str) -> ast.expr | None:
@@ -70,30 +73,46 @@ def exact(text: str) -> tuple[Fraction, list[int]] | None:
         return None
 
 
-def at(tree: ast.expr, **variables: complex) -> complex | None:
-    """A formula's value where its variables have these; None where it has none, or where part of it is no formula."""
+def function(tree: ast.expr, variable: str) -> Callable[[complex], complex | None]:
+    """A formula as a function of its variable: None where it has no value, and everywhere if part of it is no formula.
+
+    The tree is gone through once, and not at every point: a judge asks for hundreds.
+    """
     try:
-        return _at(tree, variables)
-    except (ValueError, ZeroDivisionError, OverflowError, KeyError):
-        return None
+        value = _function(tree, variable)
+    except (ValueError, OverflowError, KeyError):
+        return lambda x: None
+
+    def at(x: complex) -> complex | None:
+        try:
+            return value(x)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            return None
+
+    return at
 
 
-def _at(node: ast.expr, variables: Mapping[str, complex]) -> complex:
+def _function(node: ast.expr, variable: str) -> Callable[[complex], complex]:
     match node:
         case ast.Constant(value=int(number) | float(number)) if not isinstance(number, bool):
-            return complex(number)
+            constant = complex(number)
+            return lambda x: constant
+        case ast.Name(id=name) if name == variable:
+            return lambda x: x
         case ast.Name(id=name):
-            return variables[name] if name in variables else CONSTANTS[name]
+            constant = CONSTANTS[name]
+            return lambda x: constant
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_at(operand, variables)
+            value = _function(operand, variable)
+            return lambda x: -value(x)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _at(operand, variables)
+            return _function(operand, variable)
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]):
-            return FUNCTIONS[name](_at(argument, variables))
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            return _at(left, variables) ** _at(right, variables)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            return _ARITHMETIC[type(op)](_at(left, variables), _at(right, variables))
+            outer, inner = FUNCTIONS[name], _function(argument, variable)
+            return lambda x: outer(inner(x))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
+            join, one, other = _OPERATIONS[type(op)], _function(left, variable), _function(right, variable)
+            return lambda x: join(one(x), other(x))
     raise ValueError(f"not a formula: {type(node).__name__}")
 
 

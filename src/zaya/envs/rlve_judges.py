@@ -54,22 +54,23 @@ def _derivative(parameters: Mapping[str, Any], answer: str) -> bool:
     tree, expected = expression.read(answer), expression.read(parameters["reference_answer"])
     if tree is None or expected is None:
         return False
-    return _agree(lambda x: expression.at(tree, x=x), lambda x: expression.at(expected, x=x), 1.0)
+    return _agree(expression.function(tree, "x"), expression.function(expected, "x"), 1.0)
 
 
 def _antiderivative(parameters: Mapping[str, Any], answer: str) -> bool:
     tree, expected = expression.read(answer), expression.read(parameters["f_prime"])
     if tree is None or expected is None:
         return False
+    value = expression.function(tree, "x")
 
     def slope(x: float) -> complex | None:  # by five points: its error is of the fourth order of the step
-        values = [expression.at(tree, x=x + k * _STEP) for k in (-2, -1, 1, 2)]
+        values = [value(x + k * _STEP) for k in (-2, -1, 1, 2)]
         if any(value is None for value in values):
             return None
         a, b, c, d = (value for value in values if value is not None)
         return (a - 8 * b + 8 * c - d) / (12 * _STEP)
 
-    return _agree(slope, lambda x: expression.at(expected, x=x), 10.0)
+    return _agree(slope, expression.function(expected, "x"), 10.0)
 
 
 def _agree(found: Callable[[float], complex | None], expected: Callable[[float], complex | None], slack: float) -> bool:

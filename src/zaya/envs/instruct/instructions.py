@@ -6,12 +6,9 @@ to be longer than the one before. `more` is then what a text has to hold besides
 package's own wording is not what its checker checks (`repeat:repeat_span` speaks of characters and counts words), the
 wording is ours.
 
-Not offered, and why:
-
-    words:start_verb                                      needs the data of a part-of-speech tagger
-    repeat:repeat_simple, custom:multiples, custom:word_reverse, custom:character_reverse, custom:reverse_newline,
-    custom:european_capitals_sort                         one prompt and one answer, which is learned by heart
-    custom:date_format_list                               takes any dates for those of Napoleon's battles
+All 83 are offered. Eight of them IFBench has for one prompt each, which has one answer, or checks with data that is not
+here; `envs.instruct.drawn` asks for the same with other contents. The package's checkers do not know those, so they are
+judged by us alone, but for `custom:date_format_list`, where `more` asks for the right dates, and the package for dates.
 
 Source: spec post-training 11 and appendix D.
 """
@@ -28,6 +25,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from zaya.envs.instruct import drawn
 from zaya.envs.instruct.checkers import sentences
 from zaya.envs.instruct.demand import words
 from zaya.envs.instruct.words import ENDINGS, FOREIGN, NAMES, PALINDROMES, SINGLE, TOPICS
@@ -56,6 +54,8 @@ class Instruction:
     """Whether it wants a real answer to a request; else its own arguments leave only one answer."""
     names: bool = False
     """Whether the answer has to mention names, not words."""
+    alone: bool = False
+    """Whether `more` is all there is to check: the package knows the one prompt of its benchmark only."""
 
     @property
     def name(self) -> str:
@@ -675,6 +675,13 @@ OFFERED: tuple[Instruction, ...] = (
         more=_every_nth_japanese,
     ),
     Instruction(
+        "words:start_verb",
+        drawn.verb,
+        wording="The response must start with a verb: the only one among the words {_words}.",
+        more=drawn.starts_with_verb,
+        alone=True,
+    ),
+    Instruction(
         "words:repeats",
         lambda rng, level, request: {"small_n": max(1, 4 - level)},
         wording="Use no word more often than {small_n} times in the response.",
@@ -750,6 +757,14 @@ OFFERED: tuple[Instruction, ...] = (
     ),
     Instruction("format:no_bullets_bullets", more=_late_bullets),
     Instruction(
+        "custom:multiples",
+        drawn.multiples,
+        wording="Only print the multiples of {_factor}, separated by commas.",
+        more=drawn.is_list,
+        demands=False,
+        alone=True,
+    ),
+    Instruction(
         "custom:mcq_count_length",
         lambda rng, level, request: {"_request": f"Make a quiz about {rng.choice(TOPICS)}."},
         wording=(
@@ -760,6 +775,30 @@ OFFERED: tuple[Instruction, ...] = (
         more=_questions,
     ),
     Instruction(
+        "custom:reverse_newline",
+        drawn.reverse_lines,
+        wording="List them in reverse alphabetical order, each on a new line. Write nothing else.",
+        more=drawn.is_lines,
+        demands=False,
+        alone=True,
+    ),
+    Instruction(
+        "custom:word_reverse",
+        drawn.sentence,
+        wording="Write it in reverse order, per word: its last word first. Write nothing else.",
+        more=drawn.has_words_reversed,
+        demands=False,
+        alone=True,
+    ),
+    Instruction(
+        "custom:character_reverse",
+        drawn.sentence,
+        wording="Write it in reverse order, per letter, spaces included: its last letter first. Write nothing else.",
+        more=drawn.has_letters_reversed,
+        demands=False,
+        alone=True,
+    ),
+    Instruction(
         "custom:sentence_alphabet",
         wording=(
             "Write exactly 26 sentences of three words or more. The first word of each starts with the letters of "
@@ -767,9 +806,30 @@ OFFERED: tuple[Instruction, ...] = (
         ),
         more=_letters_in_order,
     ),
+    Instruction(
+        "custom:european_capitals_sort",
+        drawn.capitals,
+        wording=(
+            "Give the names of those whose latitude is higher than {_latitude} degrees, separated by commas, sorted by "
+            "latitude, from highest to lowest. Write nothing else."
+        ),
+        more=drawn.is_list,
+        demands=False,
+        alone=True,
+    ),
     Instruction("custom:csv_city", _data, more=_full_rows(","), most=12),
     Instruction("custom:csv_special_character", _data, most=20),
     Instruction("custom:csv_quotes", _data, more=_full_rows("\t"), most=6),
+    Instruction(
+        "custom:date_format_list",
+        drawn.dates,
+        wording=(
+            "List these days separated by commas, from the earliest to the latest, use the following date format: "
+            "YYYY-MM-DD. Do not provide an explanation."
+        ),
+        more=drawn.is_list,
+        demands=False,
+    ),
     Instruction(
         "count:keywords_multiple",
         lambda rng, level, request: {f"keyword{i + 1}": word for i, word in enumerate(_keywords(rng, 5))},
@@ -794,6 +854,9 @@ OFFERED: tuple[Instruction, ...] = (
         ),
         more=_first_word_changed,
         demands=False,
+    ),
+    Instruction(
+        "repeat:repeat_simple", drawn.itself, wording="{_answer}", more=drawn.is_itself, demands=False, alone=True
     ),
     Instruction(
         "repeat:repeat_span",

@@ -68,8 +68,7 @@ def _chain(w: Writer, allowed: Callable[[list[str], str], bool]) -> list[str]:
         if word is not None:
             pending.remove(word)
         else:
-            fitting = [word for word in stock if allowed(found, word)]
-            word = min(fitting, key=lambda word: used[word])
+            word = next(word for word in sorted(stock, key=lambda word: used[word]) if allowed(found, word))
             used[word] += 1
         found.append(word)
         if len(found) > 20 * w.number:
@@ -257,6 +256,10 @@ def _template(w: Writer, a: Arguments) -> str:
     return f"My Answer: {' '.join(w.sentences())} My Conclusion: {w.sentence()} Future Outlook: {w.sentence()}"
 
 
+def _listed(w: Writer, a: Arguments) -> str:
+    return ", ".join(a["_list"])
+
+
 def _no_word_twice(w: Writer, a: Arguments) -> str:
     return " ".join(w.sentences())
 
@@ -280,6 +283,7 @@ WRITE: dict[str, Callable[[Writer, Arguments], str]] = {
     ),
     "ratio:sentence_words": _equal_sentences,
     "count:words_japanese": _japanese,
+    "words:start_verb": lambda w, a: f"{a['_verb'].capitalize()} {' '.join(w.sentences())}",
     "words:odd_even_syllables": _chained(_other_parity),
     "words:last_first": _last_first,
     "words:paragraph_last_first": _framed,
@@ -290,6 +294,12 @@ WRITE: dict[str, Callable[[Writer, Arguments], str]] = {
     "format:sub-bullets": _sub_bullets,
     "format:no_bullets_bullets": _late_bullets,
     "custom:mcq_count_length": _questions,
+    "custom:multiples": _listed,
+    "custom:reverse_newline": lambda w, a: "\n".join(a["_list"]),
+    "custom:word_reverse": lambda w, a: " ".join(a["_sentence"].split()[::-1]),
+    "custom:character_reverse": lambda w, a: a["_sentence"][::-1],
+    "custom:european_capitals_sort": _listed,
+    "custom:date_format_list": _listed,
     "custom:sentence_alphabet": _alphabet_story,
     "custom:csv_city": _table(["ID", "Country", "City", "Year", "Count"], 7, ",", "{}"),
     "custom:csv_special_character": _table(["ProductID", "Category", "Brand", "Price", "Stock"], 14, ",", "{}", True),
@@ -297,6 +307,7 @@ WRITE: dict[str, Callable[[Writer, Arguments], str]] = {
     "words:keywords_specific_position": _keyword_at,
     "words:words_position": _same_second_words,
     "repeat:repeat_change": lambda w, a: " ".join(["Sketch", *a["prompt_to_repeat"].split()[1:]]),
+    "repeat:repeat_simple": lambda w, a: a["_answer"],
     "repeat:repeat_span": lambda w, a: " ".join(a["prompt_to_repeat"].split()[a["n_start"] : a["n_end"]]),
     "format:output_template": _template,
     "format:no_whitespace": _chained(lambda found, word: True, "-"),

@@ -142,7 +142,7 @@ def wording(instruction: Instruction, arguments: Arguments) -> str:
 
 def follows(instruction: Instruction, arguments: Arguments, text: str) -> bool:
     """Whether a text does what the package checks, and what else we ask. Never raises."""
-    if not checkers.follows(instruction.id, _of_package(arguments), text):
+    if not instruction.alone and not checkers.follows(instruction.id, _of_package(arguments), text):
         return False
     if instruction.more is None:
         return True
