@@ -222,8 +222,8 @@ def main() -> None:
     if "memory" in args.parts:
         found["memory"] = memory()
         print(
-            f"peak of keys and values: {found['memory']['ratio']:.3f} of the formula, {found['memory']['of_lengths']:.3f} "
-            "of what the lengths of all rollouts need",
+            f"peak of keys and values: {found['memory']['ratio']:.3f} of the formula, "
+            f"{found['memory']['of_lengths']:.3f} of what the lengths of all rollouts need",
             flush=True,
         )
     if "prefill" in args.parts:
