@@ -31,10 +31,11 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from zaya.envs.math.formula import Node, Unreadable, negative, read
+from zaya.envs.math.formula import read
 from zaya.envs.math.spelling import LONGEST, respelled
 from zaya.envs.math.units import split_unit
-from zaya.envs.math.value import NoValue, exact, is_within, proportional, same_value, symbols
+from zaya.envs.math.tree import BINDERS, Node, Unreadable, negative, symbols
+from zaya.envs.math.value import NoValue, exact, is_within, proportional, same_value
 
 LEAST_DIGITS = 6
 """Of a decimal that stands for a value without end."""
@@ -405,10 +406,17 @@ def _names(value: Value) -> frozenset[str]:
 
 _FAMILIES = {
     **dict.fromkeys(("sin", "cos", "tan", "cot", "sec", "csc"), "trigonometric"),
-    **dict.fromkeys(("arcsin", "arccos", "arctan"), "inverse"), **dict.fromkeys(("sinh", "cosh", "tanh"), "hyperbolic"),
-    **dict.fromkeys(("log", "ln"), "logarithm"), **dict.fromkeys(("!", "binom"), "counting"), "abs": "abs",
+    **dict.fromkeys(("arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc"), "inverse"),
+    **dict.fromkeys(("sinh", "cosh", "tanh", "coth", "sech", "csch"), "hyperbolic"),
+    **dict.fromkeys(("arcsinh", "arccosh", "arctanh"), "inverse hyperbolic"),
+    **dict.fromkeys(("log", "ln"), "logarithm"), **dict.fromkeys(("!", "binom", "gamma"), "counting"), "abs": "abs",
     **dict.fromkeys(("floor", "ceil"), "rounding"),
+    **{op: op for op in (*BINDERS, "zeta", "gcd", "lcm", "max", "min")},
 }  # fmt: skip
+
+
+def _family(node: Node) -> str | None:
+    return f"the function {node.name}" if node.op == "apply" else _FAMILIES.get(node.op)
 
 
 def _is_finished(gold: Node, answer: Node) -> bool:
@@ -418,7 +426,7 @@ def _is_finished(gold: Node, answer: Node) -> bool:
     if _is_number(answer):
         return True
     of_gold, of_answer = list(_walk(gold)), list(_walk(answer))
-    if not {_FAMILIES.get(node.op) for node in of_answer} <= {_FAMILIES.get(node.op) for node in of_gold} | {None}:
+    if not set(map(_family, of_answer)) <= {*map(_family, of_gold), None}:
         return False
     if symbols(gold):
         return symbols(answer) <= symbols(gold)

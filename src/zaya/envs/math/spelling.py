@@ -45,7 +45,8 @@ _TEXT = re.compile(
 _WHOLE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
 _DOLLARS = re.compile(r"\$\$?(.*?)\$\$?", re.DOTALL)
 _WORDS = re.compile(r"(?<![A-Za-z\\])(sqrt|pi|infinity|inf|theta|alpha|beta|gamma|lambda|omega|sin|cos|tan|cot|sec|csc"
-                    r"|arcsin|arccos|arctan|asin|acos|atan|sinh|cosh|tanh|log|ln|exp|binom)(?![A-Za-z])")  # fmt: skip
+                    r"|arcsin|arccos|arctan|arccot|arcsec|arccsc|asin|acos|atan|sinh|cosh|tanh|coth|sech|csch|arcsinh"
+                    r"|arccosh|arctanh|log|ln|exp|binom|gcd|lcm)(?![A-Za-z])")  # fmt: skip
 _WORD_COMMANDS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "inf": "infty", "infinity": "infty"}
 
 

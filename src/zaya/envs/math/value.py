@@ -19,7 +19,8 @@ from functools import cache
 from typing import Any
 
 from zaya.core.rng import derive_seed
-from zaya.envs.math.formula import Node, number
+from zaya.envs.math.standin import StandIns, places
+from zaya.envs.math.tree import BINDERS, Node, height, number, replaced, symbols
 
 _MOST_BITS = 40_000
 """Of a whole number on the way."""
@@ -30,8 +31,15 @@ _MOST_DIGITS_OF_GAMMA = 200
 _MOST_WORK = 200_000
 """Operations on 60 digits, or as much of more digits: some tenths of a second."""
 _LARGEST_FACTORIAL = 3000
+_MOST_TERMS = 300
+"""Of a sum that is worked out."""
+_MOST_WRITTEN = 20_000
+"""Parts of all its terms together."""
 _SCALES = (1, 10, 300, 100_000, 1, 10)
 """How large the values of symbols are, in turn: `|x-5|` is `5-x` below 5."""
+
+_INFINITY = Fraction(918_273_645, 1 << 10)
+"""Where a sum ends that does not: a bound like any other, which nobody writes."""
 
 _lock = threading.Lock()
 
@@ -39,7 +47,10 @@ _lock = threading.Lock()
 def _new_lock() -> None:
     """In a fork: another thread may have held it."""
     global _lock
-    _lock = threading.Lock()
+    _INFINITY = Fraction(918_273_645, 1 << 10)
+"""Where a sum ends that does not: a bound like any other, which nobody writes."""
+
+_lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_new_lock)
@@ -47,13 +58,6 @@ os.register_at_fork(after_in_child=_new_lock)
 
 class NoValue(Exception):
     """There is none, such as of 1/0, or it would take too long."""
-
-
-def symbols(tree: Node) -> frozenset[str]:
-    """Those that may have any value: without e, i and pi."""
-    if tree.op == "symbol":
-        return frozenset() if tree.name in ("e", "i", "pi") else frozenset((tree.name,))
-    return frozenset().union(*map(symbols, tree.parts))
 
 
 def exact(tree: Node) -> Fraction | None:
@@ -65,11 +69,27 @@ def exact(tree: Node) -> Fraction | None:
 def folded(tree: Node) -> Node:
     """The formula with every rational part of it computed. Raises NoValue."""
     parts = tuple(folded(part) for part in tree.parts)
+    if tree.op in ("sum", "prod") and parts[0].op == parts[1].op == "number" and not height(parts[2]):
+        return folded(_written_out(tree.op, parts[0].number, parts[1].number, parts[2]))
     if parts and all(part.op == "number" for part in parts):
         value = _exact(tree.op, [part.number for part in parts])
         if value is not None:
             return number(value)
     return Node(tree.op, parts, tree.number, tree.name)
+
+
+def _written_out(op: str, low: Fraction, high: Fraction, body: Node) -> Node:
+    count = high - low + 1
+    if low.denominator != 1 or high.denominator != 1 or not 0 <= count <= _MOST_TERMS:
+        raise NoValue("not from one whole number to another, or too many terms")
+    if count * _size(body) > _MOST_WRITTEN:
+        raise NoValue("too long a sum")
+    terms = tuple(replaced(body, "#1", number(low + index)) for index in range(int(count)))
+    return Node("+" if op == "sum" else "*", (number(0 if op == "sum" else 1), *terms))
+
+
+def _size(tree: Node) -> int:
+    return 1 + sum(map(_size, tree.parts))
 
 
 def same_value(gold: Node, answer: Node) -> bool:
@@ -192,8 +212,9 @@ class _Computer:
     def __init__(self, point: Mapping[str, Fraction], digits: int, work: _Work) -> None:
         self.mp = _context()
         self.mp.dps = digits
-        self.point = point
+        self.point = dict(point)
         self.work = work
+        self.standins = StandIns(self.mp, self.fraction, self.for_a_sine)
         self.largest = self.smallest = 0
 
     def digits_needed(self) -> int:
@@ -208,7 +229,7 @@ class _Computer:
             return None
 
     def value(self, tree: Node) -> Any:
-        self.work.done += (self.mp.dps / _DIGITS) ** 2 * (100 if tree.op in ("!", "binom") else 1)
+        self.work.done += (self.mp.dps / _DIGITS) ** 2 * (100 if tree.op in ("!", "binom", "gamma", "zeta") else 1)
         if self.work.done > _MOST_WORK:
             raise _TooMuch("too much work")
         is_rational = tree.op == "number"
@@ -234,6 +255,10 @@ class _Computer:
             if tree.name in ("e", "i", "pi"):
                 return {"e": +mp.e, "i": mp.mpc(0, 1), "pi": +mp.pi}[tree.name]
             return self.fraction(self.point[tree.name])
+        if tree.op == "infinity":
+            return self.fraction(_INFINITY)
+        if tree.op in BINDERS:
+            return self.over(tree)
         values = [self.value(part) for part in tree.parts]
         match tree.op, values:
             case "+", _:
@@ -254,18 +279,53 @@ class _Computer:
                 return mp.gamma(self.of_gamma(a) + 1)
             case "binom", [a, b]:
                 return mp.binomial(self.of_gamma(a), self.of_gamma(b))
+            case "gamma", [a]:
+                return mp.gamma(self.of_gamma(a))
+            case "zeta", [a]:
+                return mp.zeta(self.of_gamma(a))
+            case "apply", _:
+                return self.standins.applied(tree.name, values)
+            case ("gcd" | "lcm" | "max" | "min"), _:
+                return self.standins.unordered(tree.op, values)
+            case "floor", [a]:
+                return self.floor(a, tree.parts[0])
+            case "ceil", [a]:
+                return -self.floor(-a, tree.parts[0])
             case "log", [a]:
                 # of an unsaid base: as good as any, and equal to no other logarithm
                 return mp.log(a) / mp.mpf("1.7320317")
             case "ln", [a]:
                 return mp.log(a)
-            case (("sinh" | "cosh" | "tanh"), [a]):
+            case (("sinh" | "cosh" | "tanh" | "coth" | "sech" | "csch"), [a]):
                 return getattr(mp, tree.op)(self.moderate(a, 3000))
             case (("sin" | "cos" | "tan" | "cot" | "sec" | "csc"), [a]):
                 return getattr(mp, tree.op)(self.moderate(a, 10**50))
-            case (("arcsin" | "arccos" | "arctan"), [a]):
+            case _, [a] if tree.op.startswith("arc"):
                 return getattr(mp, "a" + tree.op[3:])(a)
         raise NoValue(f"{tree.op} of what is not rational")
+
+    def over(self, tree: Node) -> Any:
+        low, high, body = tree.parts
+        own, values = f"#{height(body) + 1}", []
+        ends = self.value(low), self.value(high)
+        for place in places(own):
+            self.point[own] = place
+            values.append(self.value(body))
+        return self.standins.over(tree.op, *ends, values)
+
+    def floor(self, a: Any, of: Node) -> Any:
+        """Of a number, what it is; of a formula with symbols, a stand-in."""
+        if not _is_closed(of):
+            return self.standins.floor(a)
+        nearest = self.mp.nint(self.mp.re(a))
+        if self.mp.im(a) or abs(a - nearest) < self.mp.mpf(10) ** -20 or abs(a) > 10**20:
+            raise NoValue("too near to a whole number to be rounded down, or too large")
+        return self.mp.floor(a)
+
+    def for_a_sine(self, a: Any) -> Any:
+        if abs(self.mp.im(a)) > 100:
+            raise NoValue("too large an argument")
+        return self.moderate(a, 10**50)
 
     def power(self, a: Any, b: Any) -> Any:
         if not a:
@@ -281,6 +341,8 @@ class _Computer:
     def root(self, a: Any, n: Any) -> Any:
         if n == 2:
             return self.mp.sqrt(a)
+        if not self.mp.isint(n) and not self.mp.im(a) and a > 0 and n:
+            return self.power(a, 1 / n)
         if not self.mp.isint(n) or not 2 <= n <= 1000:
             raise NoValue("no root of that order")
         if n % 2 and not self.mp.im(a) and a < 0:  # as at school: the cube root of -8 is -2
@@ -296,6 +358,12 @@ class _Computer:
         if abs(a) > most:
             raise NoValue("too large an argument")
         return a
+
+
+def _is_closed(tree: Node) -> bool:
+    """Whether its value is one number: there is no symbol in it, no unknown function and nothing of a sum."""
+    is_open = tree.op in ("apply", "log", *BINDERS) or (tree.op == "symbol" and tree.name.startswith("#"))
+    return not is_open and not symbols(tree) and all(map(_is_closed, tree.parts))
 
 
 def _exact(op: str, parts: list[Fraction]) -> Fraction | None:
@@ -324,6 +392,10 @@ def _exact(op: str, parts: list[Fraction]) -> Fraction | None:
             value = Fraction(-(-a.numerator // a.denominator))
         case "^":
             value = _exact_power(a, b)
+        case "max" | "min":
+            value = max(parts) if op == "max" else min(parts)
+        case "gcd" | "lcm" if all(part.denominator == 1 for part in parts):
+            value = Fraction((math.gcd if op == "gcd" else math.lcm)(*map(int, parts)))
         case "!":
             value = Fraction(math.factorial(_natural(a)))
         case "binom":
