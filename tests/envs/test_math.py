@@ -28,10 +28,12 @@ import pytest
 from zaya.envs.audit import hostile_answers
 from zaya.envs.base import Status
 from zaya.envs.math import value
-from zaya.envs.math.equivalence import equivalent, understood
-from zaya.envs.math.formula import Unreadable, read
+from zaya.envs.math.equivalence import equivalent
+from zaya.envs.math.formula import read
+from zaya.envs.math.reading import understood
 from zaya.envs.math.score import math_score
 from zaya.envs.math.spelling import LONGEST
+from zaya.envs.math.tree import Unreadable
 
 
 def pairs() -> Iterator[tuple[str, str, bool, str]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from fractions import Fraction
 
-from zaya.envs.math.tree import BINDERS, Node, Unreadable, bound, negative, number, product, symbols
+from zaya.envs.math.numerals import numeral
+from zaya.envs.math.tree import BINDERS, Node, Unreadable, bound, height, negative, number, product, symbols
 
 _DEEPEST = 25
 """Brackets within brackets, and exponents on exponents."""
 _MOST_SLASHES = 6
 """Quotients of quotients in a row, `a/b/c`."""
+_MOST_BINDERS = 3
+"""Sums in sums."""
 
 GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "omega", "phi", "rho", "sigma", "tau", "psi",
@@ -31,11 +33,7 @@ _APPLIED = ("f", "g", "phi", "psi", "sigma", "tau")
 """A bracket behind these is an argument, whatever stands in it. Behind other letters it is one if it is no sum:
 `x(x+1)` is a product, and `P(x)` is none."""
 
-_NUMBER = re.compile(r"(\d+\.\d*|\.\d+|\d+)")
-_REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline\{(\d+)\}|\\overline(\d)|\\bar\{(\d+)\}|\\dot\{(\d)\}|\\dot(\d))")
-_SCIENTIFIC = re.compile(r"(\d+\.\d*[eE][+-]?\d{1,4}|\d+E[+-]?\d{1,4}|\d+e\d{1,4})(?![\d.])")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
-_MIXED = re.compile(r"(\d+) ?\\frac(?:\{(\d+)\}\{(\d+)\}|(\d)(\d))|(\d+) (\d+)/(\d+)(?![\d.])")
 _ONE_ARGUMENT = re.compile(r"\((?:[A-Za-z]|\d+)\)")
 _OVER = re.compile(r"_\{([A-Za-z])=")
 _DIFFERENTIAL = re.compile(r" ?d ?([A-Za-z]|\\[a-z]+)(?![A-Za-z_])")
@@ -176,30 +174,10 @@ class _Reader:
         return tuple(parts)
 
     def numeral(self) -> Node:
-        text, at = self.text, self.at
-        if match := _MIXED.match(text, at):
-            whole, top, bottom = (int(digits) for digits in match.groups() if digits)
-            if not 0 < top < bottom:
-                raise Unreadable("neither a mixed number nor surely a product")
-            self.at = match.end()
-            return number(whole + Fraction(top, bottom))
-        if match := _REPEATING.match(text, at):
-            self.at = match.end()
-            fixed, period = match[2], next(digits for digits in match.groups()[2:] if digits)
-            value = Fraction(int((match[1] or "0") + fixed), 10 ** len(fixed))
-            return number(value + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed)))
-        if match := _SCIENTIFIC.match(text, at):
-            self.at = match.end()
-            return number(Fraction(match[1]))
-        match = _NUMBER.match(text, at)
-        if match is None:
-            raise Unreadable("no number")
-        self.at = match.end()
-        if re.match(r"[eE]?[+-]?\d", text[self.at :]) and text[self.at] in "eE":
-            raise Unreadable("2e-3 has two readings")
+        value, written, self.at = numeral(self.text, self.at)
         if base := self.subscript():
-            return Node("symbol", name=match[1] + base)  # a numeral in another base: equal to itself alone
-        return number(Fraction(match[1].rstrip(".")))
+            return Node("symbol", name=written + base)  # a numeral in another base: equal to itself alone
+        return number(value)
 
     def command(self) -> Node:
         match = _COMMAND.match(self.text, self.at)
@@ -257,7 +235,7 @@ class _Reader:
             if match is None or "d" in symbols(body):
                 raise Unreadable("no differential, or a second one")
             self.at = match.end()
-            return bound(name, match[1].lstrip("\\"), low, high, body)
+            return self.bound(name, match[1].lstrip("\\"), low, high, body)
         self.skip_space()
         match = _OVER.match(self.text, self.at)
         if match is None:
@@ -271,7 +249,12 @@ class _Reader:
         body = self.product()
         if name == "prod" and re.search(r"[/*]|\\cdot|\\times", self.text[start : self.at]):
             raise Unreadable("where the product ends is not clear")
-        return bound(name, match[1], low, high, body)
+        return self.bound(name, match[1], low, high, body)
+
+    def bound(self, name: str, over: str, low: Node, high: Node, body: Node) -> Node:
+        if height(body) >= _MOST_BINDERS:
+            raise Unreadable("too many sums of sums")
+        return bound(name, over, low, high, body)
 
     def limit(self) -> Node:
         for text, value in (("\\infty", Node("infinity")), ("{\\infty}", Node("infinity")),
