@@ -149,7 +149,7 @@ def _same_group(gold: Group, answer: Group) -> bool:
     if gold.kind not in _UNORDERED:
         is_alike = gold.kind == answer.kind and len(gold.items) == len(answer.items)
         return is_alike and all(same(a, b) for a, b in zip(gold.items, answer.items, strict=True))
-    if answer.kind not in _UNORDERED[gold.kind]:
+    if answer.kind not in _UNORDERED[gold.kind] or _has_names(gold) is not _has_names(answer):
         return False
     if gold.kind != "set" and len(gold.items) != len(answer.items):
         return False
@@ -158,6 +158,10 @@ def _same_group(gold: Group, answer: Group) -> bool:
     return all(any(same(a, b) for b in answer.items) for a in gold.items) and all(
         any(same(a, b) for a in gold.items) for b in answer.items
     )
+
+
+def _has_names(value: Group) -> bool:
+    return any(isinstance(item, Named) for item in value.items)
 
 
 def _same_scalar(gold: Scalar, answer: Scalar) -> bool:

@@ -261,7 +261,10 @@ class _Reader:
                             ("{+\\infty}", Node("infinity")), ("{-\\infty}", negative(Node("infinity")))):  # fmt: skip
             if self.take(text):
                 return value
-        return self.argument()
+        value = self.argument()
+        if self.peek().isdigit() and self.text[self.at - 1] != "}":
+            raise Unreadable("where the bound ends is not clear")
+        return value
 
     def function(self, name: str) -> Node:
         base, power = None, None

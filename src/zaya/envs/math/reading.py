@@ -1,7 +1,7 @@
 """What a text says: `understood(text)`, a value of one of the types in `envs.math.answer`.
 
-The order of the questions is the precedence of the signs: cases and matrices, parameters, unions, `or`, commas, `\\in`,
-relations, brackets, and what is left is a formula with its unit, or text.
+The order of the questions is the precedence of the signs: cases and matrices, parameters, `or`, commas, `\\in`, relations,
+unions, brackets, and what is left is a formula with its unit, or text.
 """
 
 from __future__ import annotations
@@ -68,9 +68,6 @@ def _read(text: str, depth: int) -> Value:
         return inner(f"{match[1]}{match[2].replace(',', '')}{match[3]}")
     if found := structures.family(text, inner) or structures.congruence(text, inner):
         return found
-    for kind, sign in (("union", "cup"), ("minus", "setminus")):
-        if len(parts := split(text, re.compile(rf"\\{sign}(?![A-Za-z])"))) > 1:
-            return group(kind, _items(parts, depth)) or plain
     parts, words = cut(text, _OR)
     if words:
         return _alternatives(parts, words, depth) or plain
@@ -81,12 +78,16 @@ def _read(text: str, depth: int) -> Value:
     parts, signs = cut(text, _RELATION)
     if signs:
         return _relation(parts, [_RELATIONS.get(sign, sign) for sign in signs], depth) or plain
+    for kind, sign in (("union", "cup"), ("minus", "setminus")):
+        if len(parts := split(text, re.compile(rf"\\{sign}(?![A-Za-z])"))) > 1:
+            return group(kind, _items(parts, depth)) or plain
     if text in ("\\emptyset", "\\{\\}"):
         return Group("set", ())
     if found := structures.such_that(text, inner):
         return found
     if text.startswith("\\{") and text.endswith("\\}") and encloses(text[1:-2] + "}"):
-        return group("set", _items(split(text[2:-2], COMMA), depth)) or plain
+        items = _items(split(text[2:-2], COMMA), depth)
+        return group("set" if Text("\\ldots") not in items else "set with dots", items) or plain
     if text[0] in "([" and text[-1] in ")]" and encloses(text):
         parts = split(text[1:-1], COMMA)
         if len(parts) > 1:
@@ -103,34 +104,37 @@ def _items(parts: Sequence[str], depth: int) -> list[Value]:
     return [_read(part, depth + 1) for part in parts[: MOST_ITEMS + 1]]
 
 
-def _alternatives(parts: Sequence[str], words: Sequence[str], depth: int) -> Group | None:
+def _alternatives(parts: Sequence[str], words: Sequence[str], depth: int) -> Value | None:
     """`1 or 2` and `1 and 2` are the same, `x>1 and x<3` is not `x>1 or x<3`."""
-    parts = [part for piece in parts for part in split(piece, re.compile(","))]
-    items = _values_of_one_name(_items(parts, depth))
+    items = _items([part for piece in parts for part in split(piece, re.compile(","))], depth)
     if any(isinstance(item, Relation) for item in items):
         is_and = {"and" in word for word in words}
         return group("all" if is_and == {True} else "either", items) if len(is_and) == 1 else None
-    return group("any", items)
+    return _of_one_name(items) or group("any", items)
 
 
-def _list(items: list[Value]) -> Group | None:
+def _list(items: list[Value]) -> Value | None:
     """`1, 2` has an order. Values given to names have none, and neither has what one name may be."""
-    is_one_name = isinstance(items[0], Named) and all(
-        isinstance(item, Scalar) or (isinstance(item, Group) and isinstance(items[0].value, Group)
-                                     and (item.kind, len(item.items)) == ("()", len(items[0].value.items)))
-        for item in items[1:]
-    )  # fmt: skip
-    if is_one_name or all(isinstance(item, Named) for item in items):
-        return group("any", _values_of_one_name(items))
+    if all(isinstance(item, Named) for item in items) or all(_could_be(items[0], item) for item in items[1:]):
+        return _of_one_name(items) or group("any", items)
     return group("list", items)
 
 
-def _values_of_one_name(items: list[Value]) -> list[Value]:
-    """`x=1, x=2` and `x=1, 2` are the values 1 and 2; `x=1, y=2` stays as it is."""
-    own = {item.name for item in items if isinstance(item, Named)}
-    if len(own) == 1 and isinstance(items[0], Named):
-        return [item.value if isinstance(item, Named) else item for item in items]
-    return items
+def _could_be(first: Value, item: Value) -> bool:
+    """Whether a value without a name may be another one of the name before it."""
+    match first, item:
+        case Named(value=Group(kind="()", items=these)), Group(kind="()", items=others):
+            return len(these) == len(others)
+    return isinstance(first, Named) and isinstance(item, Scalar)
+
+
+def _of_one_name(items: list[Value]) -> Named | None:
+    """`x=1, x=2` and `x=1, 2` are one x with the values 1 and 2; `x=1, y=2` is not."""
+    first = items[0]
+    if not isinstance(first, Named) or any(isinstance(item, Named) and item.name != first.name for item in items):
+        return None
+    values = group("any", [item.value if isinstance(item, Named) else item for item in items])
+    return values and Named(first.name, values)
 
 
 def _relation(parts: list[str], operators: list[str], depth: int) -> Value | None:

@@ -24,7 +24,7 @@ _CONGRUENCE = re.compile(r"(.*)\\pmod\{([^{}]*)\}", re.DOTALL)
 _EQUIV = re.compile(r"\\equiv(?![A-Za-z])")
 _MATRIX = re.compile(r"(.*?)(?:\\cdot|\*)?\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 _PARAMETER = re.compile(
-    r"(.+?)[,;]? ?(?:\\text\{(?:where|for|with)\})? ?(\()?([a-z])\\in ?(\\mathbb\{[A-Z]\})(?(2)\))"
+    r"(.+?)(?:[,;] ?|[,;]? ?\\text\{(?:where|for|with)\} ?| ?(?=\())(\()?([a-z])\\in ?(\\mathbb\{[A-Z]\})(?(2)\))"
     r"|(.+?)[,;]? ?\\text\{,? ?(?:where|for)\}([a-z])\\text\{is an(?:y)? integer\}",
     re.DOTALL,
 )
