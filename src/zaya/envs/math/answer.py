@@ -25,10 +25,10 @@ class Scalar:
 class Group:
     """Several values: the brackets around them, or what they are to each other.
 
-    `list`, `any` (alternatives, or `x=1, y=2`), `all` and `either` of some conditions, `set`, `set with dots`, `union`,
-    `minus`, `matrix` of `row`s, `chain`, `ratio`, `mod` (a value or the sides of a congruence, and the modulus), `cases`
-    of `case`s (value and condition), `such that` (an element and its condition), `family` (a value and where its
-    parameter is from).
+    `list`, `any` (alternatives, or `x=1, y=2`), `all` and `either` of some conditions, `set`, `set with dots`,
+    `union`, `minus`, `matrix` of `row`s, `chain`, `ratio`, `mod` (a value or the sides of a congruence, and the
+    modulus), `cases` of `case`s (value and condition), `such that` (an element and its condition), `family` (a value
+    and where its parameter is from).
     """
 
     kind: str

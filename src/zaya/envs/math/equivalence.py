@@ -1,21 +1,25 @@
 """Whether an answer is the right one, read as mathematics: `equivalent(gold, answer)`.
 
-An answer is read into a type: a number or formula with its unit, a tuple or interval, a list, a set, alternatives, a
-matrix, an equation or inequality, or text. Types that differ are not equal, and what is not read is compared as text.
-Both are pure computations with an end and without state, so they may be called from any thread. No text is evaluated
-as Python or by sympy, ever. Source: spec post-training 10.
+An answer is read into a type (`envs.math.answer`): a number or formula with its unit, a tuple or interval, a list, a
+set, alternatives, a matrix, cases, an equation or inequality, or text. Types that differ are not equal, and what is not
+read is compared as text. Both are pure computations with an end and without state, so they may be called from any
+thread. No text is evaluated as Python or by sympy, ever. Source: spec post-training 10.
 
 A right answer that is refused costs little; a wrong one that is paid for is learnt. Refused are therefore:
 
     unfinished     where the gold is a number, what is none: `2+3` or `10/2` for 5, `2/4` for 1/2. Else what has a
                    function, more roots or more terms than the gold: mostly the question, handed back
+    not worked out n(n+1)/2 for a sum to n, a value for an integral. A gold that is a sum, product or integral wants it
+                   again, whatever its name for what it runs over; short sums of numbers are written out
     rounded        0.33 for 1/3. Six digits, the last within one, pass for a value that has no end: 0.333333
     percent        for a number, and a number for percent
-    other units    50 mm for 5 cm, and a unit that is not in the list. One may be left out
+    other units    50 mm for 5 cm, and a unit that is not in the list. One may be left out, and so may what was counted
     brackets       (1,2), [1,2], {1,2} and `1, 2` are four things; a set may be given as a list
     order          of tuples and of lists. `1 or 2`, `±1`, `x=1, x=2` and sets have none: a gold that means one says so
     y=2x+1         for 2x+1; `x=5` is 5. A solved equation wants one solved for the same symbol
-    forms          an inequality for an interval, a formula for its logarithm's base: `log` is neither `ln` nor base 10
+    forms          an inequality or a condition for an interval, 6:8 for 3:4, a formula for its logarithm's base: `log`
+                   is neither `ln` nor base 10
+    whole numbers  what is true for those alone: n less its half rounded down for its half rounded up
     two readings   `1/2x`, `x2`, `2e-3`, `sin x/2`
     beside it      anything that stands beside the answer
 
@@ -43,7 +47,7 @@ _SPACED = re.compile(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
 _EUROPEAN = re.compile(r"[+-]?(?:[0-9]+,[0-9]{1,2}|[0-9]+,[0-9]{4,}|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+)")
 
 _LABELLED = re.compile(
-    r"\$?\\(?:text|textbf|textrm|mathrm|mathbf)\{ ?\(([A-E])\) ?\}(?:\\[ ,;:]|[ ~]|\\q?quad(?![a-z]))*(?!\()(.+)",
+    r"\$?\\(?:text|textbf|textrm|mathrm|mathbf)\{ ?\(([A-E])\) ?\}(?:\\[ ,;:]|[ ~]|\\q?quad(?![a-z]))*(?!\()(.+?)\$?",
     re.DOTALL,
 )
 _COUNTED = re.compile(

@@ -10,7 +10,7 @@ from zaya.envs.math.tree import Node, height, number, replaced
 _MOST_BITS = 40_000
 """Of a whole number on the way."""
 _LARGEST_FACTORIAL = 3000
-_MOST_TERMS = 300
+_MOST_TERMS = 100
 """Of a sum that is worked out."""
 _MOST_WRITTEN = 20_000
 """Parts of all its terms together."""

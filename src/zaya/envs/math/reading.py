@@ -1,7 +1,7 @@
 """What a text says: `understood(text)`, a value of one of the types in `envs.math.answer`.
 
-The order of the questions is the precedence of the signs: cases and matrices, parameters, `or`, commas, `\\in`, relations,
-unions, brackets, and what is left is a formula with its unit, or text.
+The order of the questions is the precedence of the signs: cases and matrices, parameters, `or`, commas, `\\in`,
+relations, unions, brackets, and what is left is a formula with its unit, or text.
 """
 
 from __future__ import annotations

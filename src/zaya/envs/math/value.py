@@ -28,6 +28,8 @@ _MOST_DIGITS_OF_GAMMA = 200
 """Its first value of a precision takes the cube of it."""
 _MOST_WORK = 200_000
 """Operations on 60 digits, or as much of more digits: some tenths of a second."""
+_EFFORT = {"!": 100, "binom": 100, "gamma": 100, "zeta": 1000}
+"""Of an operation, where it is more than that of a product."""
 _SCALES = (1, 10, 300, 100_000, 1, 10)
 """How large the values of symbols are, in turn: `|x-5|` is `5-x` below 5."""
 
@@ -183,7 +185,7 @@ class _Computer:
             return None
 
     def value(self, tree: Node) -> Any:
-        self.work.done += (self.mp.dps / _DIGITS) ** 2 * (100 if tree.op in ("!", "binom", "gamma", "zeta") else 1)
+        self.work.done += (self.mp.dps / _DIGITS) ** 2 * _EFFORT.get(tree.op, 1)
         if self.work.done > _MOST_WORK:
             raise _TooMuch("too much work")
         is_rational = tree.op == "number"
