@@ -47,12 +47,14 @@ _SPACED = re.compile(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
 _EUROPEAN = re.compile(r"[+-]?(?:[0-9]+,[0-9]{1,2}|[0-9]+,[0-9]{4,}|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+)")
 
 _LABELLED = re.compile(
-    r"\$?\\(?:text|textbf|textrm|mathrm|mathbf)\{ ?\(([A-E])\) ?\}(?:\\[ ,;:]|[ ~]|\\q?quad(?![a-z]))*(?!\()(.+?)\$?",
+    r"\$?\\(?:text|textbf|textrm|mathrm|mathbf)\{ ?\(([A-E])\) ?\}(?:\\[ ,;:]|[ ~]|\\q?quad(?![a-z]))*+"
+    r"(?!.*\([A-E]\)|[,;&+*/^_=<>)]|(?:\\text\{ ?)?(?:and|or)(?![a-z]))(.+?)\$?",
     re.DOTALL,
 )
+"""A choice and what it says. `\\text{(A)} and \\text{(C)}` are two choices."""
 _COUNTED = re.compile(
-    r"([0-9.,]+) ?(?:\\text\{)? ?(?!hundred|thousand|million|billion|trillion|dozen|ten|half|halv|third|fourth|fifth"
-    r"|sixth|eighth|quarter|percent|score|less|minus|plus|versus|modul|base|always|unless|perhaps)"
+    r"([0-9.,]+) ?(?:\\text\{)? ?(?!hundred|thousand|million|billion|trillion|lakh|crore|dozen|ten|half|halv|third"
+    r"|quarter|[a-z]*ths(?![a-z])|percent|score|gross|less|minus|plus|versus|modul|base|always|unless|perhaps)"
     r"([a-z]{3,}[a-rt-z]s|children|men|women) ?\}?"
 )
 """A number of things that are no unit of measure. `3 thousands` are not 3."""

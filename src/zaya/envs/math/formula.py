@@ -37,6 +37,8 @@ _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _ONE_ARGUMENT = re.compile(r"\((?:[A-Za-z]|\d+)\)")
 _OVER = re.compile(r"_\{([A-Za-z])=")
 _DIFFERENTIAL = re.compile(r" ?d ?([A-Za-z]|\\[a-z]+)(?![A-Za-z_])")
+DERIVATIVE = re.compile(r"\\frac\{d[A-Za-z]?(?:\^\{?\d\}?[A-Za-z]?)?\}\{d[A-Za-z](?:\^\{?\d\}?)?\}")
+"""No quotient: `\\frac{dy}{dx}` is not y/x."""
 _STARTING = ("pi", "frac", "binom", "sqrt", "lfloor", "lceil", *GREEK, *FUNCTIONS, *_OF_SEVERAL, *BINDERS, "Gamma")
 _SUBSCRIPT = re.compile(r"_(?:\{([A-Za-z0-9,]+)\}|([A-Za-z0-9]))")
 
@@ -45,6 +47,8 @@ def read(text: str) -> Node:
     """The tree of a formula in the spelling of `envs.math.spelling`. Raises Unreadable."""
     if not text.isascii():  # \\d and int() know the digits of all scripts
         raise Unreadable("characters of no formula")
+    if DERIVATIVE.search(text):
+        raise Unreadable("a derivative")
     reader = _Reader(text)
     tree = reader.sum()
     if reader.at != len(text):

@@ -15,7 +15,7 @@ from itertools import pairwise
 from zaya.envs.math import structures
 from zaya.envs.math.answer import FLIPPED, Group, Named, Relation, Scalar, Text, Value, names
 from zaya.envs.math.brackets import COMMA, cut, encloses, is_balanced, split
-from zaya.envs.math.formula import read
+from zaya.envs.math.formula import DERIVATIVE, read
 from zaya.envs.math.spelling import LONGEST, respelled
 from zaya.envs.math.structures import MOST_ITEMS, group
 from zaya.envs.math.tree import Node, Unreadable, number, symbols
@@ -40,7 +40,6 @@ _FOR_ALL = re.compile(r"(.*?),? ?\\text\{,? ?for (?:all|every|each|any)\} ?([a-z
 _MINUTES = re.compile(
     r"(-?)(\d{1,4})\^(?:\\circ|\{\\circ\}) ?(\d{1,2}(?:\.\d{1,9})?)'(?: ?(\d{1,2}(?:\.\d{1,9})?)(?:''|\"))?"
 )
-_DERIVATIVE = re.compile(r"\\frac\{d[A-Za-z]?(?:\^\{?\d\}?[A-Za-z]?)?\}\{d[A-Za-z](?:\^\{?\d\}?)?\}")
 
 
 @lru_cache(maxsize=4096)
@@ -159,7 +158,11 @@ def _named(name: str, value: str, depth: int) -> Named | None:
     if own := structures.parts_of_pairs(name):
         is_alike = isinstance(given, Group) and (given.kind, len(given.items)) == ("()", len(own))
         return Named(canonical(name), given) if is_alike and not set(own) & names(given) else None
-    if not _NAME.fullmatch(name) or isinstance(given, Text) or canonical(name) in names(given):
+    if (
+        not (_NAME.fullmatch(name) or DERIVATIVE.fullmatch(name))
+        or isinstance(given, Text)
+        or canonical(name) in names(given)
+    ):
         return None
     return structures.function(canonical(name), given)
 
@@ -193,7 +196,7 @@ def _scalar(text: str) -> Scalar | Text | None:
     bare, unit = split_unit(text)
     if (sign := re.fullmatch(r"([+-]?)\\infty", bare)) and not unit:
         return Text(f"{'-' if sign[1] == '-' else ''}infinity")
-    if re.fullmatch(r"[A-Za-z]{2,}", bare) or "\\text" in bare or _DERIVATIVE.search(bare):
+    if re.fullmatch(r"[A-Za-z]{2,}", bare) or "\\text" in bare:
         return None  # a word, which as a product would be equal to its letters in any order
     try:
         tree = read(bare)

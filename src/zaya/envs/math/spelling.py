@@ -54,10 +54,11 @@ _STRUCTURES = tuple(
     for pattern, replacement in (
         (rf"\{{{_PART}\\choose(?![A-Za-z]){_PART}\}}", r"\\binom{\1}{\2}"),
         (r"\\mathbb ?([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
-        (r"\\(?:hat|vec)\{\\?([ij])(?:math)?\}|\\hat ?\\([ij])math", r"\1\2"),
+        (r"\\(?:hat|vec)\{\\?([ijk])(?:math)?\}|\\hat ?\\([ij])math", r"\1\2"),
         (r"\^\{?((?:\\prime ?)+)\}?", lambda match: "'" * match[1].count("\\prime")),
         (r"\(? ?(?:\\(?:p|b)?mod|\\text\{\(?mod\}) ?(?:\{([^{}]*)\}|(\d+|[a-z])) ?\)?", r"\\pmod{\1\2}"),
         (r"\\text\{\(?mod (\d+|[a-z])\)?\}", r"\\pmod{\1}"),
+        (r"\(mod (\d+|[a-z])\)", r"\\pmod{\1}"),
         (r"\((\d[0-9A-F]*)\)_(?=\{?\d)", r"\1_"),
         (r"[(\[]\\begin\{array\}\{[lcr| ]*\}(.*?)\\end\{array\}[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
         (r"\\\{\\begin\{array\}\{[lcr| ]*\}(.*?)\\end\{array\}(?!\\\})", r"\\begin{cases}\1\\end{cases}"),
@@ -118,7 +119,7 @@ def _as_text(words: str) -> str:
     words = words.strip()
     if not any(character.isalpha() for character in words):
         return words
-    if words in ("i", "e") or words in _WORD_COMMANDS or _WORDS.fullmatch(words):
+    if words in ("i", "e", "d") or words in _WORD_COMMANDS or _WORDS.fullmatch(words):
         return f" {words} "
     return f"\\text{{{words}}}"
 
