@@ -1,6 +1,6 @@
-"""Answers in mathematics, against a table of pairs that were judged by hand.
+"""Answers in mathematics, against tables of pairs that were judged by hand.
 
-1. Each pair of the table is equal or not as the table says, in whatever thread, and a gold is equal to itself.
+1. Each pair of a table is equal or not as it says, in whatever thread, and a gold is equal to itself.
 2. What is equal stays so in a box with text around it; the last box counts, and a box that is never closed is none.
 3. Nothing of an answer is run: neither Python nor sympy evaluates it, and neither is imported for it.
 4. Every answer has an end within seconds, however long, deep or large, and none raises.
@@ -28,26 +28,29 @@ import pytest
 from zaya.envs.audit import hostile_answers
 from zaya.envs.base import Status
 from zaya.envs.math import value
-from zaya.envs.math.equivalence import equivalent, understood
-from zaya.envs.math.formula import Unreadable, read
+from zaya.envs.math.equivalence import equivalent
+from zaya.envs.math.formula import read
+from zaya.envs.math.reading import understood
 from zaya.envs.math.score import math_score
 from zaya.envs.math.spelling import LONGEST
+from zaya.envs.math.tree import Unreadable
 
 
 def pairs() -> Iterator[tuple[str, str, bool, str]]:
-    """The table. Lines that begin with `# ` are its headings."""
-    text = Path(__file__).with_name("math_pairs.tsv").read_text("utf-8")
-    lines = [line for line in text.split("\n") if line and not line.startswith("# ")]
-    for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
-        assert row["equal"] in ("yes", "no"), row
-        yield row["gold"], row["answer"], row["equal"] == "yes", row["why"]
+    """The tables. Lines that begin with `# ` are their headings."""
+    for name in ("math_pairs.tsv", "math_pairs_structured.tsv"):
+        text = Path(__file__).with_name(name).read_text("utf-8")
+        lines = [line for line in text.split("\n") if line and not line.startswith("# ")]
+        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+            assert row["equal"] in ("yes", "no"), row
+            yield row["gold"], row["answer"], row["equal"] == "yes", row["why"]
 
 
 PAIRS = list(pairs())
 
 
 def test_the_table() -> None:
-    assert len(PAIRS) >= 500
+    assert len(PAIRS) >= 1000
     assert len({pair[:2] for pair in PAIRS}) == len(PAIRS)
     wrong = [pair for pair in PAIRS if equivalent(pair[0], pair[1]) is not pair[2]]
     assert not wrong
@@ -203,12 +206,14 @@ def test_random_text_does_not_raise() -> None:
         "|", "/",
         "*", "+", "-", ".", "\\\\", "&", "\\begin{pmatrix}", "\\end{pmatrix}", "or", "\\binom", "\ud800", "é", "cm",
         "e5",
-        "\\overline{3}", "0x1", " ", "\n",
+        "\\overline{3}", "0x1", " ", "\n", "\\sum_{k=1}^{n}", "\\prod_{k=1}^{5}", "\\int_0^1", "dx", "\\pmod{7}",
+        "\\equiv", "a_k", "\\begin{cases}", "\\end{cases}", "\\mathbb{Z}", "\\setminus", "k", "f(", "\\gcd(",
+        "\\Gamma(", "\\lfloor", "\\rfloor", "\\text{ for all }", "\\choose", "'", "\\{x|",
     ]  # fmt: skip
     rng = random.Random(5)
     for _ in range(1500):
         text = "".join(rng.choices(pieces, k=rng.randint(1, 40)))
-        equivalent(text, text + " ")
+        equivalent(text, text + "+0")
         assert not equivalent("\\frac{355}{113}", text)
 
 

@@ -8,55 +8,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
+
+from zaya.envs.math.numerals import numeral
+from zaya.envs.math.tree import BINDERS, Node, Unreadable, bound, height, negative, number, product, symbols
 
 _DEEPEST = 25
 """Brackets within brackets, and exponents on exponents."""
 _MOST_SLASHES = 6
 """Quotients of quotients in a row, `a/b/c`."""
+_MOST_BINDERS = 3
+"""Sums in sums."""
 
 GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "omega", "phi", "rho", "sigma", "tau", "psi",
     "Delta", "Omega", "ell", "xi", "zeta", "eta", "kappa", "nu",
 )  # fmt: skip
 FUNCTIONS = (
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp",
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc",
+    "sinh", "cosh", "tanh", "coth", "sech", "csch", "arcsinh", "arccosh", "arctanh", "log", "lg", "ln", "exp",
 )  # fmt: skip
+_INVERTIBLE = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
+_OF_SEVERAL = ("gcd", "lcm", "max", "min")
+_APPLIED = ("f", "g", "phi", "psi", "sigma", "tau")
+"""A bracket behind these is an argument, whatever stands in it. Behind other letters it is one if it is no sum:
+`x(x+1)` is a product, and `P(x)` is none."""
 
-_NUMBER = re.compile(r"(\d+\.\d*|\.\d+|\d+)")
-_REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline\{(\d+)\}|\\overline(\d)|\\bar\{(\d+)\}|\\dot\{(\d)\}|\\dot(\d))")
-_SCIENTIFIC = re.compile(r"(\d+\.\d*[eE][+-]?\d{1,4}|\d+E[+-]?\d{1,4}|\d+e\d{1,4})(?![\d.])")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
-_MIXED = re.compile(r"(\d+) ?\\frac(?:\{(\d+)\}\{(\d+)\}|(\d)(\d))|(\d+) (\d+)/(\d+)(?![\d.])")
+_ONE_ARGUMENT = re.compile(r"\((?:[A-Za-z]|\d+)\)")
+_OVER = re.compile(r"_\{([A-Za-z])=")
+_DIFFERENTIAL = re.compile(r" ?d ?([A-Za-z]|\\[a-z]+)(?![A-Za-z_])")
+DERIVATIVE = re.compile(r"\\frac\{d[A-Za-z]?(?:\^\{?\d\}?[A-Za-z]?)?\}\{d[A-Za-z](?:\^\{?\d\}?)?\}")
+"""No quotient: `\\frac{dy}{dx}` is not y/x."""
+_STARTING = ("pi", "frac", "binom", "sqrt", "lfloor", "lceil", *GREEK, *FUNCTIONS, *_OF_SEVERAL, *BINDERS, "Gamma")
 _SUBSCRIPT = re.compile(r"_(?:\{([A-Za-z0-9,]+)\}|([A-Za-z0-9]))")
-
-
-class Unreadable(Exception):
-    """The text is no formula of the grammar."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A formula: what is done, and with which parts."""
-
-    op: str
-    """`+`, `-`, `*`, `/`, `^`, `root`, `!`, `binom`, a function, `number` or `symbol`."""
-    parts: tuple[Node, ...] = ()
-    number: Fraction = Fraction(0)
-    """Of a `number`."""
-    name: str = ""
-    """Of a `symbol`."""
-
-
-def number(value: int | Fraction) -> Node:
-    return Node("number", number=Fraction(value))
 
 
 def read(text: str) -> Node:
     """The tree of a formula in the spelling of `envs.math.spelling`. Raises Unreadable."""
     if not text.isascii():  # \\d and int() know the digits of all scripts
         raise Unreadable("characters of no formula")
+    if DERIVATIVE.search(text):
+        raise Unreadable("a derivative")
     reader = _Reader(text)
     tree = reader.sum()
     if reader.at != len(text):
@@ -72,6 +64,8 @@ class _Reader:
         self.at = 0
         self.depth = 0
         self.in_bars = False
+        self.integrals = 0
+        """That wait for their `dx`."""
 
     def sum(self) -> Node:
         terms = [self.product()]
@@ -162,41 +156,46 @@ class _Reader:
             return self.command()
         if here.isascii() and here.isalpha():
             self.at += 1
-            return Node("symbol", name=here + self.subscript())
+            return self.symbol(here)
         raise Unreadable(f"no factor: {here!r}")
 
+    def symbol(self, name: str) -> Node:
+        """A symbol, or a function of that name, of which nothing else is known, with its arguments."""
+        full = name + self.subscript()
+        is_applied = name in _APPLIED or (name not in ("e", "i", "pi") and _ONE_ARGUMENT.match(self.text, self.at))
+        if is_applied and self.peek() == "(":
+            return Node("apply", self.arguments(), name=full)
+        return Node("symbol", name=full)
+
+    def arguments(self, opening: str = "(", closing: str = ")") -> tuple[Node, ...]:
+        self.expect(opening)
+        outside, self.in_bars = self.in_bars, False
+        parts = [self.nested(self.sum)]
+        while self.take(","):
+            parts.append(self.nested(self.sum))
+        self.in_bars = outside
+        self.expect(closing)
+        return tuple(parts)
+
     def numeral(self) -> Node:
-        text, at = self.text, self.at
-        if match := _MIXED.match(text, at):
-            whole, top, bottom = (int(digits) for digits in match.groups() if digits)
-            if not 0 < top < bottom:
-                raise Unreadable("neither a mixed number nor surely a product")
-            self.at = match.end()
-            return number(whole + Fraction(top, bottom))
-        if match := _REPEATING.match(text, at):
-            self.at = match.end()
-            fixed, period = match[2], next(digits for digits in match.groups()[2:] if digits)
-            value = Fraction(int((match[1] or "0") + fixed), 10 ** len(fixed))
-            return number(value + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed)))
-        if match := _SCIENTIFIC.match(text, at):
-            self.at = match.end()
-            return number(Fraction(match[1]))
-        match = _NUMBER.match(text, at)
-        if match is None:
-            raise Unreadable("no number")
-        self.at = match.end()
-        if re.match(r"[eE]?[+-]?\d", text[self.at :]) and text[self.at] in "eE":
-            raise Unreadable("2e-3 has two readings")
+        value, written, self.at = numeral(self.text, self.at)
         if base := self.subscript():
-            return Node("symbol", name=match[1] + base)  # a numeral in another base: equal to itself alone
-        return number(Fraction(match[1].rstrip(".")))
+            return Node("symbol", name=written + base)  # a numeral in another base: equal to itself alone
+        return number(value)
 
     def command(self) -> Node:
         match = _COMMAND.match(self.text, self.at)
         name = match[1] if match else ""
         self.at = match.end() if match else self.at
+        if name in ("Gamma", "zeta") and self.peek() == "(":
+            (value,) = self.one(self.arguments())
+            return Node(name.lower(), (value,))
         if name in ("pi", *GREEK):
-            return Node("symbol", name=name + self.subscript())
+            return self.symbol(name)
+        if name in _OF_SEVERAL and self.peek() in ("(", "\\"):
+            return Node(name, self.arguments() if self.peek() == "(" else self.arguments("\\{", "\\}"))
+        if name in BINDERS:
+            return self.nested(lambda: self.binder(name))
         if name == "frac":
             return Node("/", (self.argument(), self.argument()))
         if name == "binom":
@@ -221,6 +220,56 @@ class _Reader:
             return self.function(name)
         raise Unreadable(f"command {name!r}")
 
+    def one(self, parts: tuple[Node, ...]) -> tuple[Node]:
+        if len(parts) != 1:
+            raise Unreadable("one argument is expected")
+        return (parts[0],)
+
+    def binder(self, name: str) -> Node:
+        """`\\sum_{k=1}^{n}` with all factors that follow, or an integral between two bounds up to its `dx`."""
+        if name == "int":
+            self.expect("_")
+            low = self.limit()
+            self.expect("^")
+            high = self.limit()
+            self.integrals += 1
+            body = number(1) if _DIFFERENTIAL.match(self.text, self.at) else self.sum()
+            self.integrals -= 1
+            match = _DIFFERENTIAL.match(self.text, self.at)
+            if match is None or "d" in symbols(body):
+                raise Unreadable("no differential, or a second one")
+            self.at = match.end()
+            return self.bound(name, match[1].lstrip("\\"), low, high, body)
+        self.skip_space()
+        match = _OVER.match(self.text, self.at)
+        if match is None:
+            raise Unreadable("not from one number to another")
+        self.at = match.end()
+        low = self.sum()
+        self.expect("}")
+        self.expect("^")
+        high = self.limit()
+        start = self.at
+        body = self.product()
+        if name == "prod" and re.search(r"[/*]|\\cdot|\\times", self.text[start : self.at]):
+            raise Unreadable("where the product ends is not clear")
+        return self.bound(name, match[1], low, high, body)
+
+    def bound(self, name: str, over: str, low: Node, high: Node, body: Node) -> Node:
+        if height(body) >= _MOST_BINDERS:
+            raise Unreadable("too many sums of sums")
+        return bound(name, over, low, high, body)
+
+    def limit(self) -> Node:
+        for text, value in (("\\infty", Node("infinity")), ("{\\infty}", Node("infinity")),
+                            ("{+\\infty}", Node("infinity")), ("{-\\infty}", negative(Node("infinity")))):  # fmt: skip
+            if self.take(text):
+                return value
+        value = self.argument()
+        if self.peek().isdigit() and self.text[self.at - 1] != "}":
+            raise Unreadable("where the bound ends is not clear")
+        return value
+
     def function(self, name: str) -> Node:
         base, power = None, None
         while True:
@@ -238,9 +287,11 @@ class _Reader:
         if name == "log" and base is not None:
             node = Node("/", (Node("ln", (value,)), Node("ln", (base,))))
         elif power == negative(number(1)):
-            if name not in ("sin", "cos", "tan"):
+            if name not in _INVERTIBLE:
                 raise Unreadable("an inverse")
             return Node(f"arc{name}", (value,))
+        elif name == "lg":
+            node = Node("/", (Node("ln", (value,)), Node("ln", (number(10),))))
         elif name == "exp":
             node = Node("^", (Node("symbol", name="e"), value))
         else:
@@ -283,21 +334,14 @@ class _Reader:
             return not self.in_bars
         if here == "\\":
             match = _COMMAND.match(self.text, self.at)
-            return match is not None and match[1] in (
-                "pi",
-                "frac",
-                "binom",
-                "sqrt",
-                "lfloor",
-                "lceil",
-                *GREEK,
-                *FUNCTIONS,
-            )
+            return match is not None and match[1] in _STARTING
+        if here == "d" and self.integrals and _DIFFERENTIAL.match(self.text, self.at):
+            return False
         return here in ("(", "{", ".") or here.isdigit() or (here.isascii() and here.isalpha())
 
     def at_function(self) -> bool:
         match = _COMMAND.match(self.text, self.at)
-        return match is not None and match[1] in FUNCTIONS
+        return match is not None and match[1] in (*FUNCTIONS, *BINDERS)
 
     def subscript(self) -> str:
         match = _SUBSCRIPT.match(self.text, self.at)
@@ -331,12 +375,3 @@ class _Reader:
     def expect(self, what: str) -> None:
         if not self.take(what):
             raise Unreadable(f"{what} is missing")
-
-
-def product(left: Node, right: Node) -> Node:
-    """Flat, so that a long product is no deep tree."""
-    return Node("*", (*left.parts, right) if left.op == "*" else (left, right))
-
-
-def negative(value: Node) -> Node:
-    return number(-value.number) if value.op == "number" else Node("-", (value,))

@@ -23,12 +23,15 @@ _CHARACTERS = str.maketrans(
         "⅙": "\\frac{1}{6}", "⅛": "\\frac{1}{8}", "⅜": "\\frac{3}{8}", "⅝": "\\frac{5}{8}", "⅞": "\\frac{7}{8}",
         "“": '"', "”": '"', "’": "'", "\u00a0": " ", "\u2009": "\\,", "\u202f": "\\,", "\u2061": "", "…": "\\ldots ",
         "€": "\\text{euros}", "£": "\\text{pounds}", "％": "%",
+        "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}", "′": "'",
+        "″": "''", "≡": "\\equiv ", "∑": "\\sum ", "∫": "\\int ", "∖": "\\setminus ", "Γ": "\\Gamma ",
+        "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "∠": "\\angle ",
     }
 )  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad\b|(?<=.)~|\\(?:displaystyle|textstyle|limits|nolimits)\b")
+_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad\b|(?<=.)~|\\(?:displaystyle|textstyle|limits|nolimits)(?![A-Za-z])")
 _SIZES = re.compile(r"\\(?:left|right|bigg?[lr]?|Bigg?[lr]?)(?![A-Za-z])\.?")
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "geq": "ge", "leqslant": "le", "geqslant": "ge",
@@ -36,6 +39,7 @@ _SYNONYMS = {
     "lbrace": "\\{", "rbrace": "\\}", "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "vert": "|",
     "mid": "|", "lfloor": "\\lfloor", "degree": "^\\circ", "infin": "infty", "varphi": "phi", "varepsilon": "epsilon",
     "ast": "*", "div": "/", "colon": ":", "bmatrix": "pmatrix", "dots": "ldots", "cdots": "ldots",
+    "backslash": "setminus", "smallsetminus": "setminus", "Bbb": "mathbb",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _FONT = re.compile(r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm)\s*(?=\{)")
@@ -44,8 +48,26 @@ _TEXT = re.compile(
 )
 _WHOLE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
 _DOLLARS = re.compile(r"\$\$?(.*?)\$\$?", re.DOTALL)
+_PART = r" ?(\{[^{}]*\}|[^{}]*?) ?"
+_STRUCTURES = tuple(
+    (re.compile(pattern, re.DOTALL), replacement)
+    for pattern, replacement in (
+        (rf"\{{{_PART}\\choose(?![A-Za-z]){_PART}\}}", r"\\binom{\1}{\2}"),
+        (r"\\mathbb ?([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
+        (r"\\(?:hat|vec)\{\\?([ijk])(?:math)?\}|\\hat ?\\([ij])math", r"\1\2"),
+        (r"\^\{?((?:\\prime ?)+)\}?", lambda match: "'" * match[1].count("\\prime")),
+        (r"\(? ?(?:\\(?:p|b)?mod|\\text\{\(?mod\}) ?(?:\{([^{}]*)\}|(\d+|[a-z])) ?\)?", r"\\pmod{\1\2}"),
+        (r"\\text\{\(?mod (\d+|[a-z])\)?\}", r"\\pmod{\1}"),
+        (r"\(mod (\d+|[a-z])\)", r"\\pmod{\1}"),
+        (r"\((\d[0-9A-F]*)\)_(?=\{?\d)", r"\1_"),
+        (r"[(\[]\\begin\{array\}\{[lcr| ]*\}(.*?)\\end\{array\}[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
+        (r"\\\{\\begin\{array\}\{[lcr| ]*\}(.*?)\\end\{array\}(?!\\\})", r"\\begin{cases}\1\\end{cases}"),
+    )
+)
+"""Several spellings of one structure."""
 _WORDS = re.compile(r"(?<![A-Za-z\\])(sqrt|pi|infinity|inf|theta|alpha|beta|gamma|lambda|omega|sin|cos|tan|cot|sec|csc"
-                    r"|arcsin|arccos|arctan|asin|acos|atan|sinh|cosh|tanh|log|ln|exp|binom)(?![A-Za-z])")  # fmt: skip
+                    r"|arcsin|arccos|arctan|arccot|arcsec|arccsc|asin|acos|atan|sinh|cosh|tanh|coth|sech|csch|arcsinh"
+                    r"|arccosh|arctanh|log|ln|exp|binom|gcd|lcm)(?![A-Za-z])")  # fmt: skip
 _WORD_COMMANDS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "inf": "infty", "infinity": "infty"}
 
 
@@ -70,6 +92,9 @@ def respelled(text: str) -> str:
         part if part.startswith("\\text{") else _WORDS.sub(_command, part.replace("**", "^"))
         for part in re.split(r"(\\text\{[^{}]*\})", text)
     )
+    text = re.sub(r"\s+", " ", text)
+    for pattern, replacement in _STRUCTURES:
+        text = pattern.sub(replacement, text)
     return _without_idle_spaces(re.sub(r"_\{([A-Za-z0-9])\}", r"_\1", text))
 
 
@@ -94,7 +119,7 @@ def _as_text(words: str) -> str:
     words = words.strip()
     if not any(character.isalpha() for character in words):
         return words
-    if words in ("i", "e") or words in _WORD_COMMANDS or _WORDS.fullmatch(words):
+    if words in ("i", "e", "d") or words in _WORD_COMMANDS or _WORDS.fullmatch(words):
         return f" {words} "
     return f"\\text{{{words}}}"
 

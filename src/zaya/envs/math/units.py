@@ -17,7 +17,8 @@ _NAMES = {
     "h": "hour hr hrs", "day": "day", "week": "week", "month": "month", "year": "year yr yrs",
     "ml": "milliliter millilitre",
     "l": "liter litre", "gal": "gallon", "usd": "dollar dollars bucks", "cent": "cent cents", "euro": "euro eur",
-    "mph": "mph", "km/h": "kmh kph", "m/s": "mps", "hz": "hertz", "n": "newton", "j": "joule", "w": "watt", "v": "volt",
+    "mi/h": "mph",
+    "km/h": "kmh kph", "m/s": "mps", "hz": "hertz", "n": "newton", "j": "joule", "w": "watt", "v": "volt",
     "k": "kelvin", "unit": "unit", "degree": "degree deg", "radian": "radian rad", "%": "percent percentage pct",
     "acre": "acre", "inch^2": "", "person": "person people", "way": "way", "time": "time", "square": "", "mol": "mole",
 }  # fmt: skip

@@ -8,7 +8,6 @@ tower of powers, has no value. No text is evaluated and nothing is simplified, s
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import threading
@@ -19,19 +18,23 @@ from functools import cache
 from typing import Any
 
 from zaya.core.rng import derive_seed
-from zaya.envs.math.formula import Node, number
+from zaya.envs.math.exact import NoValue, folded
+from zaya.envs.math.standin import StandIns, places
+from zaya.envs.math.tree import BINDERS, Node, height, number, symbols
 
-_MOST_BITS = 40_000
-"""Of a whole number on the way."""
 _DIGITS = 60
 _MOST_DIGITS = 3000
 _MOST_DIGITS_OF_GAMMA = 200
 """Its first value of a precision takes the cube of it."""
 _MOST_WORK = 200_000
 """Operations on 60 digits, or as much of more digits: some tenths of a second."""
-_LARGEST_FACTORIAL = 3000
+_EFFORT = {"!": 100, "binom": 100, "gamma": 100, "zeta": 1000}
+"""Of an operation, where it is more than that of a product."""
 _SCALES = (1, 10, 300, 100_000, 1, 10)
 """How large the values of symbols are, in turn: `|x-5|` is `5-x` below 5."""
+
+_INFINITY = Fraction(918_273_645, 1 << 10)
+"""Where a sum ends that does not: a bound like any other, which nobody writes."""
 
 _lock = threading.Lock()
 
@@ -43,33 +46,6 @@ def _new_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_new_lock)
-
-
-class NoValue(Exception):
-    """There is none, such as of 1/0, or it would take too long."""
-
-
-def symbols(tree: Node) -> frozenset[str]:
-    """Those that may have any value: without e, i and pi."""
-    if tree.op == "symbol":
-        return frozenset() if tree.name in ("e", "i", "pi") else frozenset((tree.name,))
-    return frozenset().union(*map(symbols, tree.parts))
-
-
-def exact(tree: Node) -> Fraction | None:
-    """The value of a formula that is rational by its looks; None for one that is not. Raises NoValue."""
-    tree = folded(tree)
-    return tree.number if tree.op == "number" else None
-
-
-def folded(tree: Node) -> Node:
-    """The formula with every rational part of it computed. Raises NoValue."""
-    parts = tuple(folded(part) for part in tree.parts)
-    if parts and all(part.op == "number" for part in parts):
-        value = _exact(tree.op, [part.number for part in parts])
-        if value is not None:
-            return number(value)
-    return Node(tree.op, parts, tree.number, tree.name)
 
 
 def same_value(gold: Node, answer: Node) -> bool:
@@ -192,8 +168,9 @@ class _Computer:
     def __init__(self, point: Mapping[str, Fraction], digits: int, work: _Work) -> None:
         self.mp = _context()
         self.mp.dps = digits
-        self.point = point
+        self.point = dict(point)
         self.work = work
+        self.standins = StandIns(self.mp, self.fraction, self.for_a_sine)
         self.largest = self.smallest = 0
 
     def digits_needed(self) -> int:
@@ -208,7 +185,7 @@ class _Computer:
             return None
 
     def value(self, tree: Node) -> Any:
-        self.work.done += (self.mp.dps / _DIGITS) ** 2 * (100 if tree.op in ("!", "binom") else 1)
+        self.work.done += (self.mp.dps / _DIGITS) ** 2 * _EFFORT.get(tree.op, 1)
         if self.work.done > _MOST_WORK:
             raise _TooMuch("too much work")
         is_rational = tree.op == "number"
@@ -234,6 +211,10 @@ class _Computer:
             if tree.name in ("e", "i", "pi"):
                 return {"e": +mp.e, "i": mp.mpc(0, 1), "pi": +mp.pi}[tree.name]
             return self.fraction(self.point[tree.name])
+        if tree.op == "infinity":
+            return self.fraction(_INFINITY)
+        if tree.op in BINDERS:
+            return self.over(tree)
         values = [self.value(part) for part in tree.parts]
         match tree.op, values:
             case "+", _:
@@ -254,18 +235,53 @@ class _Computer:
                 return mp.gamma(self.of_gamma(a) + 1)
             case "binom", [a, b]:
                 return mp.binomial(self.of_gamma(a), self.of_gamma(b))
+            case "gamma", [a]:
+                return mp.gamma(self.of_gamma(a))
+            case "zeta", [a]:
+                return mp.zeta(self.of_gamma(a))
+            case "apply", _:
+                return self.standins.applied(tree.name, values)
+            case (("gcd" | "lcm" | "max" | "min"), _):
+                return self.standins.unordered(tree.op, values)
+            case "floor", [a]:
+                return self.floor(a, tree.parts[0])
+            case "ceil", [a]:
+                return -self.floor(-a, tree.parts[0])
             case "log", [a]:
                 # of an unsaid base: as good as any, and equal to no other logarithm
                 return mp.log(a) / mp.mpf("1.7320317")
             case "ln", [a]:
                 return mp.log(a)
-            case (("sinh" | "cosh" | "tanh"), [a]):
+            case (("sinh" | "cosh" | "tanh" | "coth" | "sech" | "csch"), [a]):
                 return getattr(mp, tree.op)(self.moderate(a, 3000))
             case (("sin" | "cos" | "tan" | "cot" | "sec" | "csc"), [a]):
                 return getattr(mp, tree.op)(self.moderate(a, 10**50))
-            case (("arcsin" | "arccos" | "arctan"), [a]):
+            case _, [a] if tree.op.startswith("arc"):
                 return getattr(mp, "a" + tree.op[3:])(a)
         raise NoValue(f"{tree.op} of what is not rational")
+
+    def over(self, tree: Node) -> Any:
+        low, high, body = tree.parts
+        own, values = f"#{height(body) + 1}", []
+        ends = self.value(low), self.value(high)
+        for place in places(own):
+            self.point[own] = place
+            values.append(self.value(body))
+        return self.standins.over(tree.op, *ends, values)
+
+    def floor(self, a: Any, of: Node) -> Any:
+        """Of a number, what it is; of a formula with symbols, a stand-in."""
+        if not is_closed(of):
+            return self.standins.floor(a)
+        nearest = self.mp.nint(self.mp.re(a))
+        if self.mp.im(a) or abs(a - nearest) < self.mp.mpf(10) ** -20 or abs(a) > 10**20:
+            raise NoValue("too near to a whole number to be rounded down, or too large")
+        return self.mp.floor(a)
+
+    def for_a_sine(self, a: Any) -> Any:
+        if abs(self.mp.im(a)) > 100:
+            raise NoValue("too large an argument")
+        return self.moderate(a, 10**50)
 
     def power(self, a: Any, b: Any) -> Any:
         if not a:
@@ -281,6 +297,8 @@ class _Computer:
     def root(self, a: Any, n: Any) -> Any:
         if n == 2:
             return self.mp.sqrt(a)
+        if not self.mp.isint(n) and not self.mp.im(a) and a > 0 and n:
+            return self.power(a, 1 / n)
         if not self.mp.isint(n) or not 2 <= n <= 1000:
             raise NoValue("no root of that order")
         if n % 2 and not self.mp.im(a) and a < 0:  # as at school: the cube root of -8 is -2
@@ -298,61 +316,7 @@ class _Computer:
         return a
 
 
-def _exact(op: str, parts: list[Fraction]) -> Fraction | None:
-    a, b = parts[0], parts[-1]
-    value: Fraction | None
-    match op:
-        case "+":
-            value = Fraction(0)
-            for part in parts:
-                value = _bounded(value + part)
-        case "*":
-            value = Fraction(1)
-            for part in parts:
-                value = _bounded(value * part)
-        case "-":
-            value = -a
-        case "/":
-            if b == 0:
-                raise NoValue("a quotient by zero")
-            value = a / b
-        case "abs":
-            value = abs(a)
-        case "floor":
-            value = Fraction(a.numerator // a.denominator)
-        case "ceil":
-            value = Fraction(-(-a.numerator // a.denominator))
-        case "^":
-            value = _exact_power(a, b)
-        case "!":
-            value = Fraction(math.factorial(_natural(a)))
-        case "binom":
-            value = Fraction(math.comb(_natural(a), _natural(b)))
-        case _:
-            return None
-    return None if value is None else _bounded(value)
-
-
-def _exact_power(base: Fraction, exponent: Fraction) -> Fraction | None:
-    if exponent.denominator != 1:
-        return None
-    if base == 0 and exponent <= 0:
-        raise NoValue("a power of zero")
-    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if abs(base) not in (0, 1) and abs(exponent) * bits > _MOST_BITS:
-        raise NoValue("too large a power")
-    if abs(exponent) > 10**9:  # of 0, 1 or -1
-        return base if exponent % 2 else base * base
-    return base ** int(exponent)
-
-
-def _natural(value: Fraction) -> int:
-    if value.denominator != 1 or not 0 <= value <= _LARGEST_FACTORIAL:
-        raise NoValue("no factorial of that")
-    return int(value)
-
-
-def _bounded(value: Fraction) -> Fraction:
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 2 * _MOST_BITS:
-        raise NoValue("too large a number")
-    return value
+def is_closed(tree: Node) -> bool:
+    """Whether its value is one number: there is no symbol in it, no unknown function and nothing of a sum."""
+    is_open = tree.op in ("apply", "log", *BINDERS) or (tree.op == "symbol" and tree.name.startswith("#"))
+    return not is_open and not symbols(tree) and all(map(is_closed, tree.parts))
