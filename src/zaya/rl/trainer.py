@@ -146,14 +146,13 @@ def _train(config: RlConfig, directory: Path, notice: Notice) -> Position:
                 keep()
                 saved = time.monotonic()
 
-        if search is not None and not search.is_done:
-            calibrate(search, engine, at, asked, keep_if_due)
-            if search.is_done:
-                curriculum.begin(search.starts)
-                notice(summary(search.starts))
-                keep()
-
         with MetricsLog(directory / "metrics.jsonl", resume_at=at.step) as log:
+            if search is not None and not search.is_done:
+                calibrate(search, engine, at, asked, keep_if_due)
+                if search.is_done:
+                    curriculum.begin(search.starts)
+                    notice(summary(search.starts))
+                    keep()
             if search is not None and search.is_done and at.step == 0:
                 log.log(0, at.tokens, **describe_starts(search.starts), **curriculum.levels())
             while at.step < config.run.steps and not asked.is_set():
