@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
@@ -52,6 +53,9 @@ def shell_lines(text: str) -> Iterator[list[str]]:
             yield words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";")), len(words))]
 
 
+FLAG = re.compile(r"(?<!\w)--?[a-z][\w-]*")
+
+
 def command_problem(words: list[str]) -> str | None:
     """What is wrong with a documented call of zaya or make; None for other programs."""
     if words[1:3] == ["-m", "zaya"]:
@@ -67,7 +71,10 @@ def command_problem(words: list[str]) -> str | None:
     if command is None:
         known = {"--help", "--version"}
     elif command in COMMANDS:
-        known = set(re.findall(r"(?<!\w)--?[a-z][\w-]*", command_parser(command).format_help()))
+        parser = command_parser(command)
+        actions = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        named = [choices[word] for choices in actions for word in words if word in choices]
+        known = {flag for each in (parser, *named) for flag in FLAG.findall(each.format_help())}
     else:
         return f"zaya has no command {command}"
     missing = [flag for flag in flags if flag not in known]
@@ -117,6 +124,8 @@ def test_documented_commands_exist(page: Path):
         ("python -m zaya config --help", None),
         ("make test TORCH=cuda && ls", None),
         ("pip install openzaya", None),
+        ("zaya reward train --config a.toml", None),
+        ("zaya reward score --config a.toml", "zaya reward has no ['--config']"),
         ("zaya confg", "zaya has no command confg"),
         ("python -m zaya config --depth 3", "zaya config has no ['--depth']"),
         ("make tests", "make has no target ['tests']"),

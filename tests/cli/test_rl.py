@@ -46,6 +46,12 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(file: Path, capsys: pyt
     assert f"# parameters: {total:,}, active" in out
     assert "# a step: 2 groups of 4 rollouts of up to 16 tokens, sampled up to 1 times over; 2 steps\n" in out
     assert f"# tokens: at most {2 * 4 * 16 * 2} sampled in all\n" in out
+    assert "# levels" not in out
+    tasks = "tasks={sums = {env = 'arithmetic'}}"
+    assert main(["rl", "--config", str(file), "--dry-run", tasks, "schedule={}", "calibration={budget = 5}"]) == 0
+    out = capsys.readouterr().out
+    assert "# levels: follow the policy, from what up to 5 groups find before the first step\n" in out
+    assert f"# tokens: at most {2 * 4 * 16 * 2 + 5 * 4 * 16} sampled in all\n" in out
 
 
 def test_a_run_from_begin_to_end(

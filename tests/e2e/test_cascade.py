@@ -30,7 +30,7 @@ from transformers import ZayaForCausalLM
 import zaya
 from tests.tolerances import assert_close
 from zaya.cli import main
-from zaya.config import from_mapping, to_mapping
+from zaya.config import from_mapping, load, to_mapping, to_toml
 from zaya.core.tensorfile import read_header
 from zaya.engine.engine import Engine
 from zaya.engine.types import SamplingParams
@@ -39,9 +39,13 @@ from zaya.rl import cascade as chain
 from zaya.rl import trainer
 from zaya.rl.cascade import MANIFEST, MODEL, Cascade, Stage, dry_run, open_cascade, run_cascade
 from zaya.train import loop
+from zaya.train.reward import RewardConfig
 from zaya.ttc import corpus
+from zaya.ttc.corpus import CorpusConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+ALONE = {"reward/pairs.toml": CorpusConfig, "reward/train.toml": RewardConfig}
+"""Recipes of no cascade."""
 MICRO = RECIPES / "micro" / "cascade.toml"
 
 SUMS = '{sums={env="arithmetic",difficulties=[0,1]}}'
@@ -347,6 +351,10 @@ def test_every_recipe_loads_and_is_shown() -> None:
         for stage in cascade.stages:
             assert shown[stage.name].startswith("#   ")
             assert from_mapping(type(stage.config), tomllib.loads(shown[stage.name])) == stage.config
+    for name, kind in ALONE.items():
+        config = load(kind, RECIPES / name)
+        assert from_mapping(kind, tomllib.loads(to_toml(config))) == config
+        seen.add(name)
     assert seen == recipes
 
 

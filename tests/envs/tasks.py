@@ -78,5 +78,23 @@ class Scripted:
         return None
 
 
+class Lenient(Scripted):
+    """Reads loosely too: `loose` is wrong as it stands, and right so."""
+
+    name = "tests.envs.tasks:LENIENT"
+
+    def score(self, problem: Problem, text: str) -> Score:
+        return Score(float(text == "right"), text == "right", answer=text)
+
+    def is_loosely_right(self, problem: Problem, text: str) -> bool:
+        match text:
+            case "loop":
+                forever()
+            case "raise":
+                raise RuntimeError("cannot judge")
+        return text in ("right", "loose")
+
+
 SCRIPTED = Scripted()
+LENIENT = Lenient()
 NAMELESS = object()

@@ -9,6 +9,8 @@
 5. In simulation the level of one half is found to within one level, root mean square, for 0 to 20, in 24 groups at
    most; 60 and 110 are reached; what is too hard at its lowest level starts there, and what is too easy at its highest.
 6. It is a function of its seed and of what it saw, and goes on from its state, as JSON.
+7. A level that cannot be made ends the levels halfway down to one that could, so that few are tried in vain.
+8. Unsolved is what had nothing right anywhere, and so many groups at its lowest level.
 """
 
 from __future__ import annotations
@@ -188,6 +190,40 @@ def test_a_group_that_could_not_be_judged_says_nothing() -> None:
     before = calibration.state()
     calibration.observe(3, right=0, rollouts=0)
     assert calibration.state() == before
+
+
+def test_levels_that_cannot_be_made() -> None:
+    calibration = Calibration(About("any", "Apache-2.0", lowest=2), CalibrationConfig(), seed=0)
+    ends = []
+    for level in (150, 75, 38, 20):
+        calibration.failed(level)
+        ends.append(calibration.highest)
+    assert ends == [75, 38, 19, 10]  # halfway to 1, below the lowest
+    assert max(calibration.next() for _ in range(200)) == 10
+    calibration.observe(8, right=4, rollouts=4)
+    calibration.failed(10)
+    assert calibration.highest == 9  # halfway to 8, which could be made
+    other = Calibration(About("any", "Apache-2.0", lowest=2), CalibrationConfig(), seed=0)
+    other.load_state(json.loads(json.dumps(calibration.state())))
+    assert other.highest == 9
+    calibration.failed(9)
+    assert (calibration.highest, calibration.can_be_made) == (8, True)
+    other = Calibration(About("any", "Apache-2.0", lowest=2), CalibrationConfig(), seed=0)
+    other.failed(3)
+    assert (other.highest, other.can_be_made) == (2, True)
+    other.failed(2)
+    assert not other.can_be_made
+
+
+def test_unsolved() -> None:
+    calibration = Calibration(About("any", "Apache-2.0", lowest=1), CalibrationConfig(), seed=0)
+    for level in (5, 1, 1):
+        calibration.observe(level, right=0, rollouts=4)
+    assert not calibration.is_unsolved(3)
+    calibration.observe(1, right=0, rollouts=4)
+    assert calibration.is_unsolved(3)
+    calibration.observe(5, right=1, rollouts=4)
+    assert not calibration.is_unsolved(3)
 
 
 def test_refusals() -> None:

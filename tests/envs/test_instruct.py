@@ -385,11 +385,21 @@ def test_loosely_right_earns_nothing() -> None:
     environment = tasks.environment(problem.env)
     reference = problem.meta["reference"]
     assert environment.is_loosely_right(problem, reference)
-    for text in (f"Sure:\n{reference}\nAnything else", f"{reference}\nI hope it helps", f"{reference}**"):
+    cuts = (f"Sure:\n{reference}\nAnything else", f"{reference}\nI hope it helps")
+    for text in (*cuts, f"{reference}**", f"Sure:\n{reference}**\nAnything *else*", f"{reference}**\nI hope it helps"):
         assert environment.is_loosely_right(problem, text)
         assert reward(problem, text) == 0
     for text in ("", prose(problem), problem.prompt, f"{reference}\nI hope\nit helps"):
         assert not environment.is_loosely_right(problem, text)
+
+
+def test_a_pool_tells_both_readings_apart() -> None:
+    problem = problem_of("instruct/startend.end_checker")
+    reference = problem.meta["reference"]
+    texts = [reference, f"{reference}\nI hope it helps", "no"]
+    with TaskPool() as pool:
+        assert [score.correct for score in pool.score([(problem, text) for text in texts])] == [True, False, False]
+        assert pool.loosely_right([(problem, text) for text in texts]) == [True, True, False]
 
 
 # 6

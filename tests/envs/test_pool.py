@@ -9,6 +9,8 @@
 7. The two environments that run in this process make the same problems in a worker.
 8. Failures are counted, by environment and kind.
 9. A problem that is too large is none, and of an answer that is very long the beginning comes back.
+10. A loose reading is an item of its own, where a task has one: no score changes by it, and one that takes too long is
+    no.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.envs.tasks import SCRIPTED
+from tests.envs.tasks import LENIENT, SCRIPTED
 from zaya.envs.arithmetic import ARITHMETIC
 from zaya.envs.base import Problem, Score, Status
 from zaya.envs.pool import TaskPool
@@ -241,3 +244,20 @@ def test_a_fork_leaves_the_workers_alone() -> None:
         "print(pool.score([(PROBLEM, 'fine')]) == first)\n"
     )
     assert run_parent(code).stdout == "True\n"
+
+
+# 10
+
+
+def test_a_loose_reading_is_an_item_of_its_own() -> None:
+    lenient = replace(PROBLEM, env=LENIENT.name)
+    items = [(lenient, text) for text in ("right", "loose", "wrong", "loop", "raise")]
+    items.insert(1, (PROBLEM, "right"))  # of a task with one reading
+    with TaskPool(score_timeout_s=1.0) as pool:
+        assert pool.loosely_right(items) == [True, None, True, False, False, None]
+        judged = pool.score([item for item in items if item[1] != "loop"])
+        assert [(score.correct, score.status) for score in judged] == [
+            (True, Status.OK), (True, Status.OK), *[(False, Status.OK)] * 3
+        ]  # fmt: skip
+        assert pool.loosely_right([(replace(lenient, version=2), "right")]) == [None]
+        assert pool.loosely_right([]) == []

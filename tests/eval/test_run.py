@@ -6,6 +6,7 @@
 4. What failed, in the completer or in the scorer, counts nowhere, is counted, and is tried again.
 5. A run of Markovian RSA is scored by the mean over its last candidates, and round by round.
 6. Without torch.
+7. A loose reading stands beside the strict one in the record, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from zaya.engine.scripted import Prompt, ScriptedCompleter
 from zaya.engine.types import Completion, OnProgress, Request, SamplingParams
 from zaya.envs.base import Problem, Score, Status
 from zaya.errors import UsageError
-from zaya.eval.records import Record, by_problem
+from zaya.eval.records import Record, by_problem, loosely_by_problem
 from zaya.eval.run import evaluate, evaluate_rsa, opening
 from zaya.text import byte_tokenizer
 from zaya.ttc.rsa import RsaConfig
@@ -43,6 +44,9 @@ class Pool:
     def score(self, pairs: Sequence[tuple[Problem, str]], /) -> list[Score]:
         self.scored += len(pairs)
         return [self._score(problem, text) for problem, text in pairs]
+
+    def loosely_right(self, pairs: Sequence[tuple[Problem, str]], /) -> list[bool | None]:
+        return [None] * len(pairs)
 
     def _score(self, problem: Problem, text: str) -> Score:
         if self.fails(text):
@@ -102,6 +106,26 @@ def test_records() -> None:
             assert record.answer == str(gold + record.seed % 2)
             assert record.correct == (record.seed % 2 == 0) == bool(record.reward)
     assert {r.finish for r in records} == {"stop", "length"}
+
+
+def test_a_loose_reading_stands_beside_the_strict_one(tmp_path: Path) -> None:
+    class Lenient(Pool):
+        def loosely_right(self, pairs: Sequence[tuple[Problem, str]], /) -> list[bool | None]:
+            return [None if problem == PROBLEMS[0] else "boxed" in text for problem, text in pairs]
+
+    strict = evaluate(ScriptedCompleter(TOKENIZER, script), PROBLEMS, k=3, params=PARAMS, pool=Pool(), seed=7)
+    out = tmp_path / "records.jsonl"
+    records = evaluate(ScriptedCompleter(TOKENIZER, script), PROBLEMS, k=3, params=PARAMS, pool=Lenient(), out=out,
+        seed=7)  # fmt: skip
+    assert [replace(record, loose=None) for record in records] == strict
+    loose = [None if r.digest == PROBLEMS[0].digest else r.answer is not None for r in records]
+    assert [record.loose for record in records] == loose
+    assert {record.correct for record in records if record.loose} == {True, False}
+    assert [Record.from_row(json.loads(line)) for line in out.read_text().splitlines()[1:]] == records
+    by_hand = {p.digest: [] for p in PROBLEMS}
+    for record in records:
+        by_hand[record.digest].append(float(record.correct if record.loose is None else record.loose))
+    assert loosely_by_problem(records) == by_hand != by_problem(records)
 
 
 def test_a_base_model_goes_on_from_a_text(tmp_path: Path) -> None:

@@ -173,6 +173,25 @@ def test_what_is_not_known_is_left_out() -> None:
     assert reached.gain.mean == pytest.approx(1 / 3)
 
 
+def test_a_row_has_both_readings() -> None:
+    """Of a with instructions the second sample is loosely right; b has one reading, and counts by that in both."""
+    plain = records("b 1 0")
+    with_loose = [replace(r, loose=r.sample < 2) for r in records("a 1 0 0 0", env="instruct/x")]
+    row = suite._stage_row("sft", with_loose + plain, None, SystemConfig(model="x"))
+    assert row.accuracy.mean == pytest.approx((0.25 + 0.5) / 2)
+    assert row.loose is not None
+    assert row.loose.mean == pytest.approx((0.5 + 0.5) / 2)
+    assert row.by_task == {"instruct/x": 0.25, "instruct/x, loose": 0.5, "sums": 0.5}
+    other = suite._stage_row("rl", plain, None, SystemConfig(model="x"))
+    assert other.loose is None
+    head, first, second = stage_table([row, other])
+    assert head[2:5] == ["accuracy", "loose", "gain"]
+    assert (first[2][:4], first[3][:4], second[3]) == ("37.5", "50.0", "")
+    text = markdown(SuiteResult(stages=(row,), thinking=()), BASE)
+    assert "| stage | instruct/x | instruct/x, loose | sums |" in text
+    assert "Loose, as in IFEval" in text
+
+
 # 3
 
 
@@ -213,6 +232,7 @@ def test_tables_and_markdown() -> None:
     tables = [line for line in lines if line.startswith("|")]
     assert all(line.endswith(" |") for line in tables)
     assert "Markovian" not in markdown(SuiteResult(stages=stages, thinking=()), config)
+    assert "oose" not in text
 
 
 # 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zaya.envs.answers import INSTRUCTION, NO_ANSWER, boxed
-from zaya.envs.base import Problem, Score
+from zaya.envs.base import About, Problem, Score
 
 
 class Lengths:
@@ -11,6 +11,7 @@ class Lengths:
 
     name = "tests.rl.tasks:LENGTHS"
     version = 1
+    about = About("lengths", "Apache-2.0", highest=3)
 
     def sample(self, seed: int, difficulty: int) -> Problem:
         return Problem(self.name, f"Say something, {seed % 1000}.", {}, difficulty, seed)

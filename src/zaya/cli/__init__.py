@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("zaya.cli.prepare", "make text to learn from, and a tokenizer, out of tasks"),
     "pretrain": ("zaya.cli.pretrain", "train a model on text, or continue one, as a recipe says"),
     "sft": ("zaya.cli.sft", "fine-tune a model on conversations, as a recipe says"),
+    "reward": ("zaya.cli.reward", "learn from pairs which answers are preferred, and score answers"),
     "rl": ("zaya.cli.rl", "improve a model on tasks whose answers can be checked"),
     "cascade": ("zaya.cli.cascade", "train a model through all stages, as a recipe of recipes says"),
     "eval": ("zaya.cli.eval", "measure models on held-out problems, as a recipe says"),

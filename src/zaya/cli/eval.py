@@ -55,7 +55,7 @@ def say_result(result: SuiteResult) -> None:
     from zaya.eval.suite import stage_table
 
     width = columns(sys.stdout)
-    print(table(stage_table(result.stages), width, drop=("seconds", "load entropy", "tokens", "loss", "gain")))
+    print(table(stage_table(result.stages), width, drop=("seconds", "load entropy", "tokens", "loss", "loose", "gain")))
     if result.thinking:
         print(f"\n{thinking_lines(result.thinking, width)}")
     print()

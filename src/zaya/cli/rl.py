@@ -57,11 +57,21 @@ def _consequences(config: RlConfig, out: Path) -> list[str]:
     muon = sum(spec.numel for spec in tensor_table(initial.model) if spec.group in ("matrix", "expert"))
     states = 2 * (numbers - muon) + (muon if config.optim.momentum else 0)
     rollouts = sampling.prompts * sampling.group_size
+    sampled = rollouts * sampling.max_rounds * config.run.steps
+    levels = []
+    if config.schedule is not None:
+        where = "the lowest"
+        if config.calibration is not None:
+            groups = config.calibration.budget * len(config.tasks)
+            sampled += groups * sampling.group_size
+            where = f"what up to {groups} groups find before the first step"
+        levels = [f"levels: follow the policy, from {where}"]
     return [
         f"run: {out}, from {config.init}",
         f"parameters: {numbers:,}, active per token {active_parameters(initial.model).total:,}",
         f"a step: {sampling.prompts} groups of {sampling.group_size} rollouts of up to {sampling.max_tokens:,} tokens, "
         f"sampled up to {sampling.max_rounds} times over; {config.run.steps:,} steps",
-        f"tokens: at most {rollouts * sampling.max_tokens * sampling.max_rounds * config.run.steps:,} sampled in all",
+        *levels,
+        f"tokens: at most {sampled * sampling.max_tokens:,} sampled in all",
         f"memory: about {4 * (2 * numbers + states) / 1e6:.3g} MB for weights, gradients and optimiser, and the caches",
     ]

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from zaya.errors import UsageError
 
@@ -140,6 +140,15 @@ class Environment(Protocol):
 
     def reference(self, problem: Problem) -> str | None:
         """An answer that is right, without what it stands in; None where none is known."""
+        ...
+
+
+@runtime_checkable
+class LooselyRead(Protocol):
+    """What an environment may know besides: a second reading of answers, for reports. Rewards are by the first."""
+
+    def is_loosely_right(self, problem: Problem, text: str) -> bool:
+        """Whether the answer is right when its wrapping is forgiven. What is right is so loosely. Never raises."""
         ...
 
 

@@ -128,6 +128,8 @@ class Calibration:
         self.about = about
         self.config = config
         self.seed = seed
+        self.highest = about.highest
+        """The hardest level that is asked for: what there is, or can be made; None where no end is known."""
         self.observations: list[Observation] = []
         self._curves = prior(config, seed)
         self._log_weights = [-math.log(len(self._curves))] * len(self._curves)
@@ -153,6 +155,23 @@ class Calibration:
         self._log_weights = weighed(self._log_weights, self._curves, self.observations[-1])
         if effective_size(self._log_weights) < self.config.least_effective * len(self._curves):
             self._draw_anew()
+
+    def failed(self, difficulty: int) -> None:
+        """No problem can be made at a level, so none is asked for there or above. The new end is halfway down to what
+        was made: one level at a time would take for ever, and what is too low only makes a start too easy."""
+        made = max((seen.difficulty for seen in self.observations if seen.difficulty < difficulty), default=None)
+        below = self.about.lowest - 1 if made is None else made
+        self.highest = below + (difficulty - below) // 2
+
+    @property
+    def can_be_made(self) -> bool:
+        """Whether there is a level left at which no making has failed."""
+        return self.highest is None or self.highest >= self.about.lowest
+
+    def is_unsolved(self, groups: int) -> bool:
+        """Whether so many groups were sampled at the lowest level and nothing was right, there or anywhere."""
+        at_lowest = sum(seen.difficulty == self.about.lowest for seen in self.observations)
+        return at_lowest >= groups and not any(seen.right for seen in self.observations)
 
     @property
     def start(self) -> int:
@@ -180,6 +199,7 @@ class Calibration:
             "observations": [asdict(observation) for observation in self.observations],
             "draws": self._draws,
             "settled_at": self._settled_at,
+            "highest": self.highest,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -187,6 +207,7 @@ class Calibration:
         self._log_weights = list(state["log_weights"])
         self.observations = [Observation(**observation) for observation in state["observations"]]
         self._draws, self._settled_at = state["draws"], state["settled_at"]
+        self.highest = state["highest"]
 
     def _weights(self) -> list[float]:
         return [math.exp(weight) for weight in self._log_weights]
@@ -207,8 +228,9 @@ class Calibration:
         )
 
     def _clamp(self, level: float) -> float:
-        level = max(level, self.about.lowest)
-        return level if self.about.highest is None else min(level, self.about.highest)
+        if self.highest is not None:
+            level = min(level, self.highest)
+        return max(level, self.about.lowest)
 
 
 def _softplus(x: float) -> float:

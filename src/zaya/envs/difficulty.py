@@ -172,6 +172,14 @@ class Schedule:
         self._draws = 0
         self._clock = 0
 
+    def begin(self, env: str, level: int, *, is_parked: bool = False) -> None:
+        """Before the first problem: the level that an environment begins at, or that it waits, since nobody solved it
+        at its lowest level."""
+        standing = Standing(_clamp(level, self._abouts[env]))
+        if is_parked:
+            standing = replace(standing, unsolved=self.config.unsolved, parked_until=self.config.parked_groups)
+        self._standings[env] = standing
+
     def next(self) -> tuple[str, int]:
         """An environment and a level. Those with fewest completed groups are the likeliest; parked ones do not come,
         as long as there are others."""
@@ -204,6 +212,10 @@ class Schedule:
 
     def level(self, env: str) -> int:
         return self._standing(env).level
+
+    def levels(self) -> dict[str, int]:
+        """Of all environments."""
+        return {name: standing.level for name, standing in self._standings.items()}
 
     def is_parked(self, env: str) -> bool:
         return self._standing(env).parked_until > self._clock

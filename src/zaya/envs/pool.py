@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
-from zaya.envs.base import Problem, Score, Status
+from zaya.envs import registry
+from zaya.envs.base import LooselyRead, Problem, Score, Status
 from zaya.errors import UsageError
 
 LOAD_TIMEOUT_S = 120.0
@@ -164,6 +165,18 @@ class TaskPool:
         """A score for each visible answer to a problem, in order. Raises UsageError as `sample` does."""
         lines = [(problem.env, _line("score", problem.to_json(), text)) for problem, text in items]
         return [_score(outcome) for outcome in self._run(lines, self.score_timeout_s)]
+
+    def loosely_right(self, items: Sequence[tuple[Problem, str]]) -> list[bool | None]:
+        """Whether each visible answer is right when read loosely; None where the task has one reading only, and where
+        its judge failed. For reports: an item of its own, so that no score depends on it. Raises UsageError as `sample`
+        does."""
+        read = {env: isinstance(registry.get(env), LooselyRead) for env in {problem.env for problem, _ in items}}
+        places = [i for i, (problem, _) in enumerate(items) if read[problem.env]]
+        lines = [(items[i][0].env, _line("loose", items[i][0].to_json(), items[i][1])) for i in places]
+        found: list[bool | None] = [None] * len(items)
+        for i, outcome in zip(places, self._run(lines, self.score_timeout_s), strict=True):
+            found[i] = outcome.value if outcome.kind == "done" else False if outcome.kind == "limit" else None
+        return found
 
     def close(self) -> None:
         """End the workers. The pool can still be used: they start again."""

@@ -4,6 +4,7 @@ Reads requests from its standard input and writes replies to its standard output
 
     ["sample", environment, seed, difficulty]    ->  ["done", problem or null]
     ["score", problem, text]                     ->  ["done", [reward, correct, status, answer, detail]]
+    ["loose", problem, text]                     ->  ["done", whether it is right when read loosely]
 
     instead of "done":   ["failed", detail]              the environment raised, or gave back what it must not
                          ["memory"]                      it ran out of memory
@@ -24,7 +25,7 @@ from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from zaya.envs import registry
-from zaya.envs.base import Environment, Problem, Score
+from zaya.envs.base import Environment, LooselyRead, Problem, Score
 from zaya.errors import UsageError, ZayaError
 
 MEMORY_BYTES = 2 << 30
@@ -66,7 +67,7 @@ def _read(requests: BinaryIO, lines: SimpleQueue[bytes]) -> None:
 
 def _answer(request: list[Any], environments: dict[str, Environment]) -> Any:
     kind, *arguments = request
-    problem = Problem.from_json(arguments[0]) if kind == "score" else None
+    problem = None if kind == "sample" else Problem.from_json(arguments[0])
     name = arguments[0] if problem is None else problem.env
     if name not in environments:
         try:
@@ -83,8 +84,10 @@ def _answer(request: list[Any], environments: dict[str, Environment]) -> Any:
     try:
         if problem is None:
             yield ["done", _sample(environments[name], *arguments[1:])]
-        else:
+        elif kind == "score":
             yield ["done", _score(environments[name], problem, arguments[1])]
+        else:
+            yield ["done", _is_loosely_right(environments[name], problem, arguments[1])]
     except MemoryError:
         yield ["memory"]
     except Exception as error:
@@ -102,13 +105,23 @@ def _sample(environment: Environment, seed: int, difficulty: int) -> str | None:
 
 
 def _score(environment: Environment, problem: Problem, text: str) -> list[Any]:
-    if problem.version != environment.version:
-        raise UsageError(f"{problem.env} made the problem as version {problem.version} and is {environment.version}")
+    _check_version(environment, problem)
     score = environment.score(problem, text)
     if not isinstance(score, Score) or not 0 <= score.reward <= 1:
         raise ValueError(f"not a score: {score!r}")
     answer = None if score.answer is None else score.answer[:LONGEST_ANSWER]
     return [score.reward, score.correct, score.status.value, answer, score.detail[:1000]]
+
+
+def _is_loosely_right(environment: Environment, problem: Problem, text: str) -> bool:
+    _check_version(environment, problem)
+    assert isinstance(environment, LooselyRead)
+    return bool(environment.is_loosely_right(problem, text))
+
+
+def _check_version(environment: Environment, problem: Problem) -> None:
+    if problem.version != environment.version:
+        raise UsageError(f"{problem.env} made the problem as version {problem.version} and is {environment.version}")
 
 
 def _said(error: Exception) -> str:

@@ -4,7 +4,7 @@ again. Used by `eval.run`, read by `eval.report`."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from zaya.envs.base import Status
@@ -31,6 +31,8 @@ class Record:
     """Tokens drawn."""
     answer: str | None
     """The answer as the scorer read it."""
+    loose: bool | None = None
+    """Whether it is right when read loosely; None where the task has one reading only, or its judge failed."""
 
     @property
     def value(self) -> float | None:
@@ -102,3 +104,9 @@ def by_problem(records: Iterable[Scored]) -> dict[str, list[float]]:
         if record.value is not None:
             given.append(record.value)
     return values
+
+
+
+def loosely_by_problem(records: Iterable[Record]) -> dict[str, list[float]]:
+    """The same with answers read loosely, where there is such a reading."""
+    return by_problem(record if record.loose is None else replace(record, correct=record.loose) for record in records)

@@ -4,7 +4,8 @@
     evaluate_rsa   runs of Markovian RSA on each, scored by the mean over the last candidates
 
 Every sample has a stream of its own, named by seed, problem and number: what was finished before a kill is not asked
-again, and a larger k goes on where a smaller one ended. The scorers are those of training (`zaya.envs`).
+again, and a larger k goes on where a smaller one ended. The scorers are those of training (`zaya.envs`); a sample of a
+task with a second, loose reading, as instructions have, is also judged by that.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Scorer(Protocol):
 
     def score(self, pairs: Sequence[tuple[Problem, str]], /) -> list[Score]:
         """The score of each visible answer to a problem, in order."""
+        ...
+
+    def loosely_right(self, pairs: Sequence[tuple[Problem, str]], /) -> list[bool | None]:
+        """Whether each is right when read loosely; None where there is no such reading."""
         ...
 
 
@@ -71,9 +76,9 @@ def evaluate(
             answers = completer.complete(requests, on_progress=_shifted(on_progress, done, total))
             heard = [answer[0] if answer else None for answer in answers]
             texts = [(named[digest], c.text) for (digest, _), c in zip(part, heard, strict=True) if c is not None]
-            scores = iter(pool.score(texts))
+            judged = iter(zip(pool.score(texts), pool.loosely_right(texts), strict=True))
             records = [
-                _record(named[digest], sample, own, completion, None if completion is None else next(scores))
+                _record(named[digest], sample, own, completion, None if completion is None else next(judged))
                 for (digest, sample), own, completion in zip(part, seeds, heard, strict=True)
             ]
             file.append(record.to_row() for record in records)
@@ -145,7 +150,10 @@ def _request(problem: Problem, params: SamplingParams, seed: int, plain: Tokeniz
     return Request(messages=[{"role": "user", "content": problem.prompt}], params=params, seed=seed)
 
 
-def _record(problem: Problem, sample: int, seed: int, completion: Completion | None, score: Score | None) -> Record:
+def _record(
+    problem: Problem, sample: int, seed: int, completion: Completion | None, judged: tuple[Score, bool | None] | None
+) -> Record:
+    score, loose = (None, None) if judged is None else judged
     return Record(
         digest=problem.digest,
         env=problem.env,
@@ -157,6 +165,7 @@ def _record(problem: Problem, sample: int, seed: int, completion: Completion | N
         finish=None if completion is None else completion.finish_reason.value,
         tokens=0 if completion is None else len(completion.ids),
         answer=None if score is None else score.answer,
+        loose=loose,
     )
 
 

@@ -27,7 +27,7 @@ from zaya.envs.mixture import Mixture, TaskConfig
 from zaya.envs.pool import TaskPool
 from zaya.errors import CheckpointError, ConfigError, did_you_mean
 from zaya.eval.metrics import Estimate, avg_at_k, majority_at_k, paired_difference
-from zaya.eval.records import Record, RsaRecord, by_problem
+from zaya.eval.records import Record, RsaRecord, by_problem, loosely_by_problem
 from zaya.eval.report import percent
 from zaya.eval.run import evaluate, evaluate_rsa, opening
 from zaya.model.layouts import load
@@ -105,9 +105,12 @@ class StageRow:
     name: str
     accuracy: Estimate
     by_task: dict[str, float]
-    """Accuracy on each task."""
+    """Accuracy on each task, and by the loose reading beside it where there is one."""
     answer_tokens: float
     """Tokens of a sample, on average."""
+    loose: Estimate | None = None
+    """Accuracy with answers read loosely where tasks have such a reading (`envs.base.LooselyRead`), and as they stand
+    elsewhere; None where no task has."""
     gain: Estimate | None = None
     """Over the system before it, paired."""
     loss: float | None = None
@@ -308,12 +311,14 @@ def thinking_rows(samples: Sequence[Record], rounds: Sequence[RsaRecord], config
 
 def stage_table(rows: Sequence[StageRow]) -> list[list[str]]:
     """Head and cells."""
-    head = ["stage", "loss", "accuracy", "gain", "load entropy", "tokens", "seconds"]
+    is_loose = any(row.loose is not None for row in rows)
+    head = ["stage", "loss", "accuracy", *["loose"] * is_loose, "gain", "load entropy", "tokens", "seconds"]
     cells = [
         [
             row.name,
             _number(row.loss, ".3f"),
             percent(row.accuracy),
+            *["" if row.loose is None else percent(row.loose)] * is_loose,
             _gain(row.gain),
             "" if row.entropy_mean is None else f"{row.entropy_mean:.3f} / {row.entropy_min:.3f}",
             _number(row.tokens, ",d"),
@@ -337,6 +342,7 @@ def markdown(result: SuiteResult, config: SuiteConfig) -> str:
         f"{config.problems} held-out problems, {config.k} samples of each at temperature {config.temperature:g}. "
         "Percent, ± the 95 % interval over new problems; gains are paired, over the row above or over one sample. Load "
         "entropy: the least moving average from a fifth of the run on, mean over layers / worst layer.",
+        *_about_loose(result.stages),
         _markdown(stage_table(result.stages)),
         _markdown([["stage", *result.stages[0].by_task], *(_task_cells(row) for row in result.stages)]),
     ]
@@ -349,6 +355,15 @@ def markdown(result: SuiteResult, config: SuiteConfig) -> str:
             _markdown(thinking_table(result.thinking)),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _about_loose(rows: Sequence[StageRow]) -> list[str]:
+    if all(row.loose is None for row in rows):
+        return []
+    return [
+        "Accuracy takes answers as they stand. Loose, as in IFEval, an instruction may also be followed by what is "
+        "left of an answer without its first line, its last or both, with asterisks or without."
+    ]
 
 
 def _task_cells(row: StageRow) -> list[str]:
@@ -368,12 +383,16 @@ def _stage_row(
     for record in records:
         if record.value is not None:
             tasks.setdefault(record.env, []).append(record.value)
+            if record.loose is not None:
+                tasks.setdefault(f"{record.env}, loose", []).append(float(record.loose))
+    is_loose = any(record.loose is not None for record in records)
     log = {} if system.run is None else _quoted(Path(system.run))
     return StageRow(
         name=name,
         accuracy=avg_at_k(values),
         by_task={env: fmean(found) for env, found in sorted(tasks.items())},
         answer_tokens=fmean(record.tokens for record in records),
+        loose=avg_at_k(loosely_by_problem(records)) if is_loose else None,
         gain=None if before is None else paired_difference(values, before),
         **log,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from zaya.envs.calibration import CalibrationConfig
+from zaya.envs.difficulty import ScheduleConfig
 from zaya.envs.mixture import TaskConfig
 from zaya.errors import ConfigError
 from zaya.rl.advantage import AdvantageConfig
@@ -120,6 +122,10 @@ class RlConfig:
     """What is practised, by name."""
     held_out: float = 0.1
     """Part of all problems, by their content, that is never practised."""
+    schedule: ScheduleConfig | None = None
+    """Levels that follow what the policy can do; without this table tasks keep their levels and weights."""
+    calibration: CalibrationConfig | None = None
+    """Where those levels begin is found before the first step; without this table at the lowest."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Groups and rollouts of a step."""
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
@@ -140,8 +146,27 @@ class RlConfig:
             raise ConfigError("there is nothing to practise: tasks is empty", hint="add a table [tasks.NAME]")
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"held_out must be at least 0 and below 1: {self.held_out}")
+        if self.schedule is not None:
+            self._check_scheduled()
+        elif self.calibration is not None:
+            raise ConfigError(
+                "calibration finds where levels begin, and none of them moves", hint="add a table [schedule]"
+            )
         if self.aggregation.share and self.aggregation.fan_in > self.sampling.group_size:
             raise ConfigError(
                 "aggregation.fan_in exceeds the rollouts of a group: "
                 f"{self.aggregation.fan_in} > {self.sampling.group_size}"
             )
+
+    def _check_scheduled(self) -> None:
+        """That no task asks for what the schedule decides."""
+        names: dict[str, str] = {}
+        for name, task in self.tasks.items():
+            if task != TaskConfig(env=task.env):
+                raise ConfigError(
+                    f"tasks.{name} has difficulties or a weight, which the schedule decides",
+                    hint="remove them, or the table [schedule]",
+                )
+            if task.env in names:
+                raise ConfigError(f"tasks.{names[task.env]} and tasks.{name} are one environment: {task.env}")
+            names[task.env] = name

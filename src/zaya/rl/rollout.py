@@ -1,10 +1,12 @@
 """From tasks to scored groups: which problem comes next, what the policy makes of it, what that earns.
 
     Curriculum.next ─► prompts ─► roll_out: engine, scorers, canary ─► groups ─► Curriculum.show (aggregation)
+                                                                             └─► Curriculum.completed (levels)
 
-Problems are made and scored in processes of their own (`envs.pool`). Which problem comes at which place is a function
-of the seed and the place; where a curriculum stands is a few counters, and the attempts that wait to be shown.
-Source: spec post-training 3.1 and 3.5, markovian-rsa 7.2. Driven by `rl.trainer`.
+Problems are made and scored in processes of their own (`envs.pool`). Levels are those of the recipe, and then which
+problem comes at which place is a function of the seed and the place; or a schedule moves them by the groups that came
+before. Where a curriculum stands is a few counters, and the attempts that wait to be shown. Source: spec post-training
+3.1, 3.5 and 8.3, markovian-rsa 7.2. Driven by `rl.trainer`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from typing import Any
 
 from zaya.core.rng import derive_seed
 from zaya.engine.types import Completer, Completion, Request, SamplingParams
+from zaya.envs import registry
+from zaya.envs.adaptive import AdaptiveMixture
 from zaya.envs.base import Problem, Score, Status, Stream
+from zaya.envs.difficulty import Schedule
 from zaya.envs.mixture import Mixture
 from zaya.envs.pool import TaskPool
 from zaya.rl.canary import examine
 from zaya.rl.recipe import RlConfig
-from zaya.rl.types import Rollout, RolloutGroup
+from zaya.rl.types import Rollout, RolloutGroup, Start
 from zaya.text import Tokenizer, render
 from zaya.ttc.prompts import aggregation_messages
 from zaya.ttc.tails import carry
@@ -60,7 +65,13 @@ class Curriculum:
         self.config = config
         self.room = None if context is None else context - config.sampling.max_tokens
         self.tokenizer = tokenizer
-        self.mixture = Mixture(config.tasks, Stream(STREAM, "train", config.held_out), pool, config.run.seed)
+        stream, seed = Stream(STREAM, "train", config.held_out), config.run.seed
+        self.mixture: Mixture | AdaptiveMixture
+        if config.schedule is None:
+            self.mixture = Mixture(config.tasks, stream, pool, seed)
+        else:
+            abouts = {task.env: registry.get(task.env).about for task in config.tasks.values()}
+            self.mixture = AdaptiveMixture(Schedule(abouts, config.schedule, seed), stream, pool, self.fits)
         self._waiting: list[Prompt] = []
         """Prompts with attempts, oldest first."""
 
@@ -69,6 +80,31 @@ class Curriculum:
         shown = min(len(self._waiting), int(count * self.config.aggregation.share))
         prompts, self._waiting = self._waiting[:shown], self._waiting[shown:]
         return [*prompts, *map(Prompt.plain, self.mixture.next(count - shown))]
+
+    def fits(self, problem: Problem) -> bool:
+        """Whether a question leaves room for a response."""
+        return self._has_room(Prompt.plain(problem))
+
+    def begin(self, starts: Mapping[str, Start]) -> None:
+        """Before the first problem: where levels begin, and which environments wait."""
+        assert isinstance(self.mixture, AdaptiveMixture)
+        for env, start in starts.items():
+            self.mixture.schedule.begin(env, start.level, is_parked=start.is_parked)
+
+    def completed(self, prompt: Prompt, group: RolloutGroup) -> None:
+        """Let levels follow what became of a prompt. One that shows attempts says how well these are used, not how hard
+        the question is."""
+        if isinstance(self.mixture, AdaptiveMixture) and prompt.round == 0:
+            self.mixture.completed(prompt.problem, right=group.num_right, rollouts=len(group.rollouts))
+
+    def levels(self) -> dict[str, int]:
+        """What the log says of levels that move; nothing where they do not."""
+        if not isinstance(self.mixture, AdaptiveMixture):
+            return {}
+        schedule = self.mixture.schedule
+        levels = schedule.levels()
+        parked = sum(map(schedule.is_parked, levels))
+        return {**{f"level/{env}": level for env, level in sorted(levels.items())}, "parked": parked}
 
     def show(self, prompt: Prompt, completions: Sequence[Completion], rate: float) -> None:
         """Keep attempts at a problem, to be shown later. Not worth it are attempts that were all right or all wrong,
@@ -82,7 +118,7 @@ class Curriculum:
         if not any(tails):
             return
         shown = prompt.with_attempts([tail for tail in tails if tail])
-        if self.room is not None and len(render(self.tokenizer, shown.messages).ids) > self.room:
+        if not self._has_room(shown):
             return
         self._waiting.append(shown)
         del self._waiting[: -2 * self.config.sampling.prompts]  # the oldest are of a policy that is gone
@@ -94,6 +130,9 @@ class Curriculum:
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.mixture.load_state(state["problems"])
         self._waiting = [Prompt(Problem.from_json(p), tuple(m), *rest) for p, m, *rest in state["waiting"]]
+
+    def _has_room(self, prompt: Prompt) -> bool:
+        return self.room is None or len(render(self.tokenizer, prompt.messages).ids) <= self.room
 
 
 def roll_out(

@@ -1,6 +1,6 @@
 """The loop of reinforcement learning, one process, sampling and learning in turn: it reads from top to bottom.
 
-    init ─► sample groups until enough are informative ─► credit ─► one update ─► sample again, with new weights
+    init ─► calibrate levels ─► sample groups until enough are informative ─► credit ─► one update ─► sample again, ...
 
 A run can be killed at any moment and goes on from its newest whole checkpoint; on a CPU with the same number of threads
 it is then, bit for bit, the run that was never killed: problems and draws are functions of the seed and of counters
@@ -12,8 +12,9 @@ post-training 3.
 from __future__ import annotations
 
 import statistics
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ from zaya.errors import CheckpointError, ConfigError
 from zaya.model.layouts import save
 from zaya.model.transformer import ZayaModel
 from zaya.rl.advantage import SolveRates, is_informative, samples
+from zaya.rl.calibrate import Calibrator, summary
 from zaya.rl.recipe import RlConfig
 from zaya.rl.rollout import Curriculum, roll_out
-from zaya.rl.types import RolloutGroup, Sample
+from zaya.rl.types import RolloutGroup, Sample, Start
 from zaya.rl.update import UpdateRecord, update
 from zaya.text import Tokenizer, load_tokenizer
 from zaya.train.loop import interrupts
@@ -116,22 +118,43 @@ def _train(config: RlConfig, directory: Path, notice: Notice) -> Position:
         interrupts() as asked,
     ):
         curriculum = Curriculum(config, pool, tokenizer, initial.model.max_positions)
+        search = None
+        if config.calibration is not None:
+            search = Calibrator(config, pool, curriculum.fits, initial.model.vocab_size)
         if checkpoint is not None:
             optimizer.load_state_dict(part(checkpoint.tensors, "optim"))
             rates.load_state(checkpoint.state["rates"])
             curriculum.load_state(checkpoint.state["curriculum"])
+            if search is not None:
+                search.load_state(checkpoint.state["calibration"])
             notice(f"resuming {directory} after step {at.step}")
         engine = Engine(model, tokenizer, max_batch=config.run.max_batch)
         saved = time.monotonic()
 
         def keep() -> None:
             state = {"position": asdict(at), "rates": rates.state(), "curriculum": curriculum.state()}
+            if search is not None:
+                state["calibration"] = search.state()
             tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
             tensors |= {f"optim/{name}": tensor for name, tensor in optimizer.state_dict().items()}
             shape = {"model": configuration.to_mapping(initial.model)}
             save_checkpoint(directory / "ckpt", at.step, tensors, state | shape, mark=at.finished)
 
+        def keep_if_due() -> None:
+            nonlocal saved
+            if time.monotonic() - saved >= config.run.save_every_s:
+                keep()
+                saved = time.monotonic()
+
         with MetricsLog(directory / "metrics.jsonl", resume_at=at.step) as log:
+            if search is not None and not search.is_done:
+                calibrate(search, engine, at, asked, keep_if_due)
+                if search.is_done:
+                    curriculum.begin(search.starts)
+                    notice(summary(search.starts))
+                    keep()
+            if search is not None and search.is_done and at.step == 0:
+                log.log(0, at.tokens, **describe_starts(search.starts), **curriculum.levels())
             while at.step < config.run.steps and not asked.is_set():
                 engine.weight_version = at.step
                 found = collect(config, curriculum, engine, pool, rates, at.step)
@@ -149,7 +172,7 @@ def _train(config: RlConfig, directory: Path, notice: Notice) -> Position:
                 at.skipped += record.step is None
                 is_broken = record.step is not None and record.step.skipped == "not finite"
                 at.not_finite = at.not_finite + 1 if is_broken else 0
-                values = describe(found, record)
+                values = describe(found, record) | curriculum.levels()
                 log.log(at.step, at.tokens, **values)
                 bar.label = f"solved {values['solve_rate']:.3f}  length {values['length']:.0f}"
                 bar.update()
@@ -158,14 +181,27 @@ def _train(config: RlConfig, directory: Path, notice: Notice) -> Position:
                         f"the gradients of {at.not_finite} steps in a row up to step {at.step} were not finite",
                         hint="lower optim.lr, or begin with another policy",
                     )
-                if time.monotonic() - saved >= config.run.save_every_s:
-                    keep()
-                    saved = time.monotonic()
+                keep_if_due()
         at.finished = at.step >= config.run.steps
         keep()
     if at.finished:
         save(model, directory / "model", text_from=directory / "tokenizer", overwrite=True)
     return at
+
+
+def calibrate(
+    search: Calibrator, engine: Engine, at: Position, asked: threading.Event, keep_if_due: Callable[[], None]
+) -> None:
+    """Find where levels begin, with a line of progress, or as far as it comes before Ctrl-C."""
+    with Progress(unit="groups") as bar:
+        while not search.is_done and not asked.is_set():
+            groups, tokens = search.advance(engine)
+            # What was read for one round is not there for the next, as it is not where a run resumes.
+            engine.update_weights(lambda _: None, version=at.step)
+            at.tokens += tokens
+            bar.label = f"calibrating, {search.num_searched} environments left"
+            bar.update(groups)
+            keep_if_due()
 
 
 def collect(
@@ -185,6 +221,7 @@ def collect(
         groups, completions = roll_out(prompts, engine, pool, config, vocab_size, seed=seed)
         for prompt, group, answers in zip(prompts, groups, completions, strict=True):
             found.groups.append(group)
+            curriculum.completed(prompt, group)
             if not group.rollouts:  # every scorer failed, which says nothing about the policy
                 continue
             if is_informative(group.rewards):
@@ -223,6 +260,12 @@ def describe(found: Sampled, record: UpdateRecord) -> dict[str, Any]:
         "skipped": "no signal" if step is None else step.skipped,
         **({} if step is None else {f"update_rms/{name}": group.update_rms for name, group in step.groups.items()}),
     }
+
+
+def describe_starts(starts: Mapping[str, Start]) -> dict[str, float]:
+    """What the log says, as step 0, of how the levels to begin at were found."""
+    groups = {f"calibration_groups/{env}": start.groups for env, start in starts.items()}
+    return groups | {f"calibration_rate/{env}": start.solve_rate for env, start in starts.items()}
 
 
 def _by_source(groups: Sequence[RolloutGroup]) -> dict[str, list[float]]:

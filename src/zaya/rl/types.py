@@ -53,10 +53,14 @@ class RolloutGroup:
         return tuple(rollout.reward for rollout in self.rollouts)
 
     @property
+    def num_right(self) -> int:
+        """Rollouts that are right, after the canary."""
+        return sum(rollout.score.correct and not rollout.is_flagged for rollout in self.rollouts)
+
+    @property
     def solve_rate(self) -> float:
         """Part of the rollouts that are right, after the canary."""
-        right = sum(rollout.score.correct and not rollout.is_flagged for rollout in self.rollouts)
-        return right / len(self.rollouts) if self.rollouts else 0.0
+        return self.num_right / len(self.rollouts) if self.rollouts else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,3 +71,19 @@ class Sample:
     rollout: Rollout
     advantage: float
     """The same for every token of the rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What calibration found of one environment (`rl.calibrate`). JSON by `asdict`."""
+
+    level: int
+    """The level to begin at."""
+    groups: int
+    """Sampled to find it."""
+    solve_rate: float
+    """Of all of them."""
+    spread: float
+    """How uncertain the level is, in levels."""
+    is_parked: bool
+    """Whether nobody solved it at its lowest level, or none of its problems can be made."""

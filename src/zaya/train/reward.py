@@ -10,7 +10,7 @@ and the checkpoints of any other. The row begins at 0, where every pair is a coi
 A pair has to be in memory together, which packed documents (`data.loader`) do not know; hence a loop of its own, from
 the pieces of `train.loop`. Source: spec post-training 11.
 
-Each line of pairs.jsonl is one of
+Command: `zaya reward`. Each line of pairs.jsonl is one of
 
     {"chosen": [{"role": ...}, ...], "rejected": [...]}
     {"prompt": "..." or [{"role": ...}, ...], "chosen": "...", "rejected": "..."}
@@ -155,7 +155,7 @@ class RewardModel:
             scale = json.loads((directory / _SCALE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{directory} is no reward model: {error}", hint="name model/ of a run of zaya.train.reward"
+                f"{directory} is no reward model: {error}", hint="name model/ of a run of zaya reward train"
             ) from error
         tokenizer = load_tokenizer(directory)
         if tokenizer is None:
@@ -385,7 +385,7 @@ def _train(config: RewardConfig, directory: Path, notice: Notice) -> RunPosition
             at.skipped_in_a_row = 0 if values["skipped"] is None else at.skipped_in_a_row + 1
             if at.step % config.run.eval_every == 0 or at.tokens >= total:
                 seen = agreement(*evaluate(model, head, held_out, config.run.micro_tokens))
-                values |= {f"val_{name}": value for name, value in asdict(seen).items()}
+                values |= {f"val_{name}": value for name, value in asdict(seen).items()} | {"val_pairs": len(held_out)}
                 bar.label = f"step {at.step:,}  held out: loss {seen.loss:.3f}, right {seen.accuracy:.3f}"
             log.log(at.step, at.tokens, **values)
             bar.update(min(at.tokens, total) - before)

@@ -1,6 +1,7 @@
-"""Text to learn from, made of tasks: worked problems, conversations of several, examples of aggregation.
+"""Text to learn from, made of tasks: worked problems, conversations of several, examples of aggregation, pairs.
 
-    tasks ─► problems ─► worked solutions ─► NAME.jsonl, which a recipe names as `text_lines` or `conversation_lines`
+    tasks ─► problems ─► worked solutions ─► NAME.jsonl, which a recipe names as `text_lines` or `conversation_lines`,
+                                                         or as pairs for a reward model
 
 Beside the files lies the tokenizer that was learned from them and from the standard library. Problems are made in a
 process of their own and never from the held-out side; each file has a stream of its own. What is there already, made
@@ -37,7 +38,7 @@ _SAMPLE_TEXTS = 4000
 """Worked problems that the tokenizer is learned from."""
 _AT_ONCE = 2000
 
-Kind = Literal["text", "conversation", "dialogue", "aggregation"]
+Kind = Literal["text", "conversation", "dialogue", "aggregation", "pair"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +46,15 @@ class FileConfig:
     """One file of documents."""
 
     kind: Kind
-    """Plain text of question and solution; a conversation of one problem, or of several; an aggregation."""
+    """Plain text of question and solution; a conversation of one problem, or of several; an aggregation; a right and a
+    wrong solution of one problem, for a reward model."""
     problems: int
     """Problems worked in it."""
     turns: int = 8
     """Most problems of a dialogue; it has at least two, but for the last of a file."""
     slip: float = 0.0
     """Probability that a step of a solution errs, as in traces that nobody verified. In an aggregation that of the
-    attempts shown, at most: each example has its own."""
+    attempts shown, at most: each example has its own. In a pair that of the wrong solution."""
     cut: float = 0.05
     """Probability that such an attempt ends somewhere in its work."""
     later: float = 0.5
@@ -63,6 +65,8 @@ class FileConfig:
             raise ConfigError(f"problems must be at least 1, and turns 2: {self.problems}, {self.turns}")
         if not all(0 <= p <= 1 for p in (self.slip, self.cut, self.later)):
             raise ConfigError(f"slip, cut and later are probabilities: {self.slip}, {self.cut}, {self.later}")
+        if self.kind == "pair" and not self.slip:
+            raise ConfigError("a pair has a wrong solution, and slip is 0: nobody errs", hint="set slip = 0.1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,6 +161,11 @@ def _documents(
                 )
                 if messages is not None:
                     yield {"messages": messages}
+        case "pair":
+            for problem in problems:
+                if (pair := examples.pair(problem, slip=file.slip)) is not None:
+                    chosen, rejected = pair
+                    yield {"chosen": chosen, "rejected": rejected}
 
 
 def _tokenizer(config: CorpusConfig, directory: Path, problems: Sequence[Problem]) -> Tokenizer:

@@ -1,4 +1,6 @@
-"""Examples of aggregation to learn from: a prompt as Markovian RSA shows it, and a solution that weighs the attempts.
+"""Examples to learn from: conversations, pairs of a right and a wrong one, and aggregations.
+
+An aggregation is a prompt as Markovian RSA shows it, and a solution that weighs the attempts.
 
     problem -> n attempts of a teacher that slips -> tails of some of them -> the prompt -> the teacher's solution
 
@@ -22,6 +24,8 @@ from zaya.text import Tokenizer
 from zaya.ttc.prompts import aggregation_messages
 from zaya.ttc.tails import tail
 
+_TRIES = 64
+"""Of a teacher, for a solution that is wrong."""
 _BRIEF = 0.8
 """Attempts of a later round that found a result ahead and took it."""
 
@@ -30,6 +34,20 @@ def conversation(problem: Problem, *, slip: float = 0.0) -> list[dict[str, Any]]
     """A problem and its solution by a teacher who slips with that probability."""
     shown = demonstrate(problem, slip=slip)
     return [_user(problem.prompt), _assistant(shown.reasoning, shown.answer)]
+
+
+def pair(problem: Problem, *, slip: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+    """A right solution and a wrong one, by a teacher who slips with that probability; None where no try went wrong.
+
+    The two are alike but for what went wrong and what follows from it, so that nothing else tells them apart.
+    """
+    right = conversation(problem)
+    for seed in range(_TRIES):
+        shown = demonstrate(problem, slip=slip, seed=seed)
+        wrong = [_user(problem.prompt), _assistant(shown.reasoning, shown.answer)]
+        if wrong[-1]["content"] != right[-1]["content"]:
+            return right, wrong
+    return None
 
 
 def aggregation(

@@ -7,8 +7,9 @@
 
 The whole visible answer is judged, strictly: it follows every instruction as it stands (`instructions`), and it is an
 answer to this request (`demand`). What IFEval calls loose, without first or last line or asterisks, is
-`is_loosely_right`, and for reports only. Difficulty d asks for 20 + 10 d words and more of what an instruction counts;
-`mixed` attaches 1 + d instructions. Every problem was solved once (`solve`), and keeps that answer as its reference.
+`is_loosely_right`, and for reports only (`eval.run`). Difficulty d asks for 20 + 10 d words and more of what an
+instruction counts; `mixed` attaches 1 + d instructions. Every problem was solved once (`solve`), and keeps that answer
+as its reference.
 
 Source: spec post-training 11; IFEval (arXiv 2311.07911), IFBench (arXiv 2507.02833).
 """
