@@ -27,9 +27,10 @@ it begins inside the reasoning: "reasoning\\n</think>\\n\\nanswer". None is a co
 class ScriptedCompleter:
     """A `Completer` that says what a script says."""
 
-    def __init__(self, tokenizer: Tokenizer, script: Script) -> None:
+    def __init__(self, tokenizer: Tokenizer, script: Script, *, context: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.script = script
+        self.context = context
         self.requests: list[Request] = []
         """Everything that was asked, in order."""
 
