@@ -331,7 +331,7 @@ class RemoteCompleter:
             return frozenset()
         if "max_tokens" in fields and "max_completion_tokens" in error.message and "instead" in error.message:
             return frozenset({"max_tokens"})
-        sent = frozenset(OPTIONAL) & fields.keys()
+        sent = frozenset(name for name in OPTIONAL if name in fields)
         named = frozenset(name for name in sent if name in error.message)
         # one that says nothing of them may still mean them, as long as none was ever accepted
         return named or (frozenset() if self._has_accepted else sent - {"thinking_token_budget"})
