@@ -84,7 +84,7 @@ class FakeServer:
                     with lock:
                         fake.under_way -= 1
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -445,11 +445,20 @@ def test_nobody_there() -> None:
         assert completer.context is None
 
 
-def test_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", [b"data: " + b"x" * 50, b": comment\n"])
+def test_what_comes_is_bounded(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     monkeypatch.setattr("zaya.engine.transport.MOST_LINE", 1000)
-    with remote(lambda server, path, body, out: (out.begin(), out.write(b"data: " + b"x" * 2000)), retries=0) as pair:
-        assert pair[1].complete([ASK]) == [[]]
-        assert pair[1].failures == {"garbled": 1}
+    monkeypatch.setattr("zaya.engine.transport.MOST_BODY", 5000)
+
+    def answer(server: FakeServer, path: str, body: dict[str, Any], out: Out) -> None:
+        out.begin()
+        while True:
+            out.write(line)
+
+    with remote(answer, retries=0, total_timeout_s=10) as (server, completer):
+        assert completer.complete([ASK]) == [[]]
+        assert completer.failures == {"garbled": 1}
+        assert server.gone.wait(2)
 
 
 @pytest.mark.parametrize("as_date", [False, True])
@@ -515,6 +524,10 @@ def test_addresses_and_bounds() -> None:
     for bad in ({"timeout_s": 0}, {"total_timeout_s": float("inf")}, {"retries": -1}, {"max_connections": 0}):
         with pytest.raises(UsageError, match=next(iter(bad))):
             RemoteCompleter("http://h/v1", "m", **bad)
+    for options, name in (({"api_key": KEY + "\n"}, "api_key"), ({"headers": {"X-Key": KEY + "é"}}, "X-Key")):
+        with pytest.raises(UsageError, match=name) as caught:
+            RemoteCompleter("http://h/v1", "m", **options)
+        assert KEY not in str(caught.value)
     completer = zaya.RemoteCompleter("http://h/v1", "m")
     for request in (
         Request(prompt_ids=[1], want_routes=True),
@@ -597,7 +610,7 @@ def test_what_was_seen_is_not_begun_anew(somebody_listens: bool) -> None:
         out.event(chunk(content="half "))
         may_break.wait(10)
 
-    with remote(after(trouble)) as (server, completer):
+    with remote(after(trouble)) as (_, completer):
 
         async def listen() -> list[Completion]:
             handle = completer.submit(Request(messages=QUESTION, thinking=False))
@@ -669,19 +682,23 @@ def test_an_answer_that_the_budget_cut_goes_on() -> None:
     assert (completion.reasoning, completion.text) == ("hm", "the\nand more")
 
 
-def test_reasoning_is_closed_from_text() -> None:
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [("", "42 </think>"), ("it", "it\n\n42 </think>")],  # cut in the reasoning, or in the answer
+)
+def test_what_the_budget_cut_goes_on_from_text(said: str, text: str) -> None:
     def answer(server: FakeServer, path: str, body: dict[str, Any], out: Out) -> None:
         if body.get("continue_final_message"):
-            out.stream([chunk("stop", content="\n\n42"), usage(20, 3)])
+            out.stream([chunk("stop", content="\n\n42 </think>"), usage(20, 3)])
         else:
-            out.stream([chunk("length", reasoning="thinking"), usage(5, 10)])
+            out.stream([chunk("length", reasoning="thinking", content=said), usage(5, 10)])
 
     with remote(answer) as (server, completer):
         [[completion]] = completer.complete([budgeted(50, 10)])
-    assert (completion.reasoning, completion.text, completion.is_closed) == ("thinking", "42", True)
+    assert (completion.reasoning, completion.text, completion.is_closed) == ("thinking", text, True)
     assert (completion.generated_tokens, completion.prompt_tokens, completion.is_approximate) == (13, 5, True)
     body = server.asked[1][1]
-    assert body["messages"] == [*QUESTION, {"role": "assistant", "content": "<think>\nthinking\n</think>\n\n"}]
+    assert body["messages"] == [*QUESTION, {"role": "assistant", "content": f"<think>\nthinking\n</think>\n\n{said}"}]
     assert (body["add_generation_prompt"], body["max_tokens"]) == (False, 40)
     assert carry(None, completion, "tail", 100) == "thinking"
 

@@ -74,7 +74,7 @@ class RemoteCompleter:
 
         timeout_s: without a byte from the server; `total_timeout_s` bounds a request with its retries. backoff_s: the
         first wait before a retry, doubled for each further one. max_connections: requests under way at once.
-        Raises UsageError for an address that is none, and where the extra `remote` is missing.
+        Raises UsageError for an address or a key that is none, and where the extra `remote` is missing.
         """
         for name, value in (("timeout_s", timeout_s), ("connect_timeout_s", connect_timeout_s),
                             ("total_timeout_s", total_timeout_s), ("max_connections", max_connections)):  # fmt: skip
@@ -271,7 +271,7 @@ class RemoteCompleter:
             rest, more = replace(request, messages=None, tools=None, prompt_ids=ids), {}
         elif request.messages is not None:
             closing_ids = ()
-            said = f"{tags.THINK_OPEN}\n{first.reasoning}{closing}{first.text}"
+            said = f"{tags.THINK_OPEN}\n{first.reasoning}{CLOSING}{first.text}"
             rest = replace(request, messages=[*request.messages, {"role": "assistant", "content": said}])
             more = {"continue_final_message": True, "add_generation_prompt": False}
         else:

@@ -100,6 +100,11 @@ class Transport:
             )
         if url.path in ("", "/"):
             url = url.copy_with(path="/v1")
+        for name, value in headers.items():
+            # the HTTP client would refuse it as well, and spell it out
+            if not (value.isascii() and value.isprintable()) or value != value.strip():
+                what = "api_key" if name == "Authorization" else f"the header {name}"
+                raise UsageError(f"{what} must be printable ASCII, with no space or line break around it")
         self._url = url
         self.shown = str(url.copy_with(userinfo=b"", query=None))
         """The address, without what may be secret in it."""
