@@ -445,10 +445,9 @@ def test_nobody_there() -> None:
         assert completer.context is None
 
 
-@pytest.mark.parametrize("line", [b"data: " + b"x" * 50, b": comment\n"])
-def test_what_comes_is_bounded(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
-    monkeypatch.setattr("zaya.engine.transport.MOST_LINE", 1000)
-    monkeypatch.setattr("zaya.engine.transport.MOST_BODY", 5000)
+@pytest.mark.parametrize(("line", "bound"), [(b"data: " + b"x" * 50, "MOST_LINE"), (b": comment\n", "MOST_BODY")])
+def test_what_comes_is_bounded(monkeypatch: pytest.MonkeyPatch, line: bytes, bound: str) -> None:
+    monkeypatch.setattr(f"zaya.engine.transport.{bound}", 1000)
 
     def answer(server: FakeServer, path: str, body: dict[str, Any], out: Out) -> None:
         out.begin()
