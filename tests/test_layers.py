@@ -3,7 +3,8 @@
 1. A room imports itself and the rooms to its left (docs/concepts/architecture.md). Imports inside functions and
    under TYPE_CHECKING count.
 2. The rooms do not go through the public names of `import zaya`, which would hide what they use.
-3. Ray is imported by the two files that start its actors, the web framework by the server.
+3. Ray is imported by the two files that start its actors, the web framework by the server, the HTTP client by the file
+   that speaks to servers.
 4. The modules below, imported in a fresh interpreter, bring neither torch nor transformers with them.
 5. `zaya --help` brings nothing that takes time to load.
 """
@@ -35,13 +36,15 @@ OWNERS = {
     "uvicorn": ("serve/",),
     "aiohttp": ("serve/",),
     "pydantic": ("serve/",),
+    "httpx2": ("engine/transport.py",),
 }
 """Third-party package -> the files, or folders, that may import it."""
 
 TORCH_FREE = (
     "zaya", "zaya.cli", "zaya.config", "zaya.errors", "zaya.text", "zaya.data", "zaya.envs", "zaya.ttc", "zaya.plan",
     "zaya.engine.types", "zaya.engine.split", "zaya.engine.scripted", "zaya.engine.state", "zaya.engine.pages",
-    "zaya.engine.prefix", "zaya.engine.scheduler", "zaya.engine.speculate", "zaya.engine.handle", "zaya.eval.metrics",
+    "zaya.engine.prefix", "zaya.engine.scheduler", "zaya.engine.speculate", "zaya.engine.handle", "zaya.engine.wire",
+    "zaya.engine.reply", "zaya.engine.job", "zaya.engine.transport", "zaya.engine.remote", "zaya.eval.metrics",
     "zaya.eval.records", "zaya.eval.report", "zaya.eval.run", "zaya.rl.types", "zaya.rl.advantage", "zaya.rl.canary",
     "zaya.model.config", "zaya.model.flops", "zaya.model.init", "zaya.core.rng",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zaya.engine.engine import Engine
+    from zaya.engine.remote import RemoteCompleter
     from zaya.engine.types import SamplingParams
     from zaya.model.config import ModelConfig, preset
     from zaya.model.layouts import load
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Engine": "zaya.engine.engine",
+    "RemoteCompleter": "zaya.engine.remote",
     "SamplingParams": "zaya.engine.types",
     "load": "zaya.model.layouts",
     "ModelConfig": "zaya.model.config",
@@ -28,7 +30,7 @@ _HOMES = {
     "ZayaModel": "zaya.model.transformer",
 }
 
-__all__ = ["Engine", "ModelConfig", "SamplingParams", "ZayaModel", "load", "preset", "solve"]
+__all__ = ["Engine", "ModelConfig", "RemoteCompleter", "SamplingParams", "ZayaModel", "load", "preset", "solve"]
 
 
 def __getattr__(name: str) -> object:

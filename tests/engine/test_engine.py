@@ -357,6 +357,12 @@ def test_the_context_can_be_filled() -> None:
     assert len(completion.ids) == 10
     assert completion.routes is not None
     assert completion.routes.shape == (99, 3, 1)
+    assert engine.context == 100
+    small = make_engine(replace(BASE, max_positions=100), pages=2, page_size=4)
+    assert small.context == 9  # the last token takes no place
+    small.complete([Request(prompt_ids=[3] * 5, params=SMALL)])
+    with pytest.raises(UsageError, match="pool holds 8"):
+        small.complete([Request(prompt_ids=[3] * 6, params=SMALL)])
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

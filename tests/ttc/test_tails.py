@@ -3,9 +3,14 @@
 1. Its length is counted in the tokens that were drawn, the marker of a cut among them.
 2. No character is torn, no control token and no spelling of one is left.
 3. Each way of compacting takes the part it names; where that part does not exist, the next best.
+4. Where ids are not known, the bytes of tokens give the same as ids, but that the marker may count for more; with an
+   even cut of the text instead, no tail is of more pieces than it may have.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,9 +18,11 @@ from hypothesis import strategies as st
 
 from zaya.engine.scripted import ScriptedCompleter
 from zaya.engine.types import Completion, Request, SamplingParams
-from zaya.text import byte_tokenizer
+from zaya.errors import UsageError
+from zaya.text import Tokenizer, byte_tokenizer
+from zaya.text.control import ControlTokens
 from zaya.text.tags import TAGS
-from zaya.ttc.tails import MARKER, Compaction, carry, tail
+from zaya.ttc.tails import MARKER, Compaction, carry, tail, tail_of_pieces
 
 TOKENIZER = byte_tokenizer([("a", "b"), ("ab", "ab")])
 
@@ -105,3 +112,46 @@ def test_any_tail(text: str, budget: int, tokens: int, plain: bool) -> None:
         kept = result.removeprefix(MARKER)
         assert len(result.encode()) <= tokens * 4  # abab is the longest token
         assert kept in TOKENIZER.decode(drawn) or any(tag in TOKENIZER.decode(drawn) for tag in TAGS)
+
+
+def as_pieces(completion: Completion) -> Completion:
+    """As a server gives it that tells the bytes of tokens and not their ids."""
+    spelled, reasoning = (
+        [TOKENIZER.token_bytes(id) for id in ids] for ids in (completion.ids, completion.reasoning_ids)
+    )
+    return replace(completion, ids=(), is_approximate=True, pieces=tuple(spelled), reasoning_pieces=tuple(reasoning))
+
+
+@pytest.mark.parametrize("compaction", ["tail", "tail_full", "hybrid", "full"])
+@pytest.mark.parametrize("text", [CLOSED, UNCLOSED, "</think>the answer", "<|im_end|>", "日本\n</think>\n\n日"])
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, None])
+def test_pieces_give_what_ids_give(compaction: Compaction, text: str, tokenizer: Tokenizer | None) -> None:
+    whole = rollout(text)
+    for tokens in range(12):
+        assert carry(tokenizer, as_pieces(whole), compaction, tokens) == carry(TOKENIZER, whole, compaction, tokens)
+
+
+def test_exact_ids_are_preferred_where_they_can_be_read() -> None:
+    whole = rollout(CLOSED)
+    both = replace(whole, pieces=(b"something", b"else"))
+    assert carry(TOKENIZER, both, "tail", 8) == carry(TOKENIZER, whole, "tail", 8)
+    assert carry(None, both, "tail", 8) == "somethingelse"
+    with pytest.raises(UsageError, match="needs a tokenizer"):
+        carry(None, whole, "tail", 8)
+
+
+@given(st.lists(pieces, max_size=12).map("".join), st.integers(1, 30), st.integers(0, 40))
+def test_any_tail_of_pieces(text: str, parts: int, tokens: int) -> None:
+    edges = [len(text) * i // parts for i in range(parts + 1)]
+    cut = [text[start:stop].encode() for start, stop in pairwise(edges)]
+    result = tail_of_pieces(cut, tokens, ControlTokens(TAGS))
+    assert not any(tag in result for tag in TAGS)
+    assert "\ufffd" not in result or "\ufffd" in text
+    # all it may hold: the last pieces, fewer by the dots where there is room for them
+    kept = [piece for piece in cut if piece.decode() not in TAGS]
+    if len(kept) > tokens:
+        room = tokens - len(MARKER) if tokens > len(MARKER) else tokens
+        allowed = (MARKER if tokens > len(MARKER) else "") + b"".join(kept[len(kept) - room :]).decode()
+        assert len(result) <= len(allowed)
+        if not any(tag in allowed for tag in TAGS):
+            assert result == allowed.strip("\n")

@@ -183,6 +183,11 @@ class Engine:
 
     # ----- asking
 
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and completion may have together: the model's positions, or what the pool has room for."""
+        return min(self.model.config.max_positions, self._pages * self.page_size + 1)  # the last one is not read
+
     def generate(
         self, prompts: Sequence[AnyPrompt], params: SamplingParams | None = None, *, n: int = 1, seed: int = 0
     ) -> list[Completion]:

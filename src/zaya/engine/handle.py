@@ -1,7 +1,8 @@
 """A request under way, seen from outside: its deltas as they come, its completions, a way to cancel.
 
-Filled by whatever thread steps the engine, read in any event loop or thread. Deltas that nobody has fetched yet are
-joined, one for each completion, so that a slow reader costs no memory and gets longer pieces. Imports no torch.
+Filled by whatever thread steps the engine or listens to a server, read in any event loop or thread. Deltas that nobody
+has fetched yet are joined, one for each completion, so that a slow reader costs no memory and gets longer pieces.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ class RequestHandle:
         self.wants_deltas = wants_deltas
         self.completions: dict[int, Completion] = {}
         """Those that have ended, by index."""
+        self.failures: dict[int, Exception] = {}
+        """What went wrong with those that never will, by index; the others are not touched by it."""
         self.error: Exception | None = None
-        """What went wrong."""
+        """What went wrong with the request as a whole."""
         self._on_cancel = on_cancel
         self._lock = threading.Lock()
         self._deltas: dict[int, Delta] = {}
+        self._seen: set[int] = set()
+        """Completions of which somebody has fetched a delta."""
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
     @property
     def is_done(self) -> bool:
-        return self.error is not None or len(self.completions) == self.n
+        return self.error is not None or len(self.completions) + len(self.failures) == self.n
 
     # ----- for whoever asked
 
@@ -61,15 +66,19 @@ class RequestHandle:
             self._on_cancel(self)
 
     def completed(self) -> list[Completion]:
-        """The completions in order, once it is done. Raises what went wrong."""
+        """The completions in order, once it is done, without those that failed. Raises what went wrong with all."""
         if self.error is not None:
             raise self.error
-        return [self.completions[index] for index in range(self.n)]
+        return [self.completions[index] for index in sorted(self.completions)]
 
     def take(self) -> Delta | None:
         """A delta that nobody has seen, if there is one."""
         with self._lock:
-            return self._deltas.pop(next(iter(self._deltas))) if self._deltas else None
+            if not self._deltas:
+                return None
+            index = next(iter(self._deltas))
+            self._seen.add(index)
+            return self._deltas.pop(index)
 
     # ----- for the engine
 
@@ -80,8 +89,21 @@ class RequestHandle:
             self._deltas[delta.index] = delta if before is None else _joined(before, delta)
         self._wake()
 
+    def take_back(self, index: int) -> bool:
+        """Forget what was told of a completion, because it begins anew. Not where somebody has seen some of it."""
+        with self._lock:
+            if index in self._seen:
+                return False
+            self._deltas.pop(index, None)
+            return True
+
     def complete(self, index: int, completion: Completion) -> None:
         self.completions[index] = completion
+        self._wake()
+
+    def lose(self, index: int, error: Exception) -> None:
+        """A completion will never come; the others may."""
+        self.failures[index] = error
         self._wake()
 
     def fail(self, error: Exception) -> None:

@@ -34,8 +34,8 @@ class TextStream:
         """`in_thinking`: the prompt ended inside `<think>`. Raises UsageError for a stop string that is not Unicode."""
         self._tokenizer = tokenizer
         self._calls = call_tags(tokenizer)
-        self._reasoning = _Part(stop, trim_end=True)
-        self._answer = _Part(stop, trim_end=False)
+        self._reasoning = Part(stop, trim_end=True)
+        self._answer = Part(stop, trim_end=False)
         self._part = self._reasoning if in_thinking else self._answer
 
     @property
@@ -67,8 +67,8 @@ class TextStream:
         return self._reasoning.take(), self._answer.take()
 
 
-class _Part:
-    """The reasoning, or the answer: from bytes to text that is decided."""
+class Part:
+    """The reasoning, or the answer: from bytes to text that is decided. `trim_end`: it is the reasoning."""
 
     def __init__(self, stop: Sequence[str], *, trim_end: bool) -> None:
         self.texts: list[str] = []
@@ -83,7 +83,7 @@ class _Part:
         self._has_begun = False
         """Whether there was a byte that is not a newline."""
 
-    def push(self, data: bytes, may_stop: bool) -> str | None:
+    def push(self, data: bytes, may_stop: bool = True) -> str | None:
         if not self._matchers:
             self._say(self._utf8.decode(data))
             return None

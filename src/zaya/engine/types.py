@@ -191,6 +191,27 @@ class Completion:
     never read, so it has none."""
     cached_tokens: int = 0
     """Prompt tokens that were not computed for this completion because an earlier one had."""
+    is_approximate: bool = False
+    """Whether `ids` are not what was drawn: a server did not tell, so they are its text encoded again, or empty."""
+    pieces: tuple[bytes, ...] | None = None
+    """The bytes of each token drawn, for want of ids that can be read: as the server tells them, else its text cut
+    evenly into as many as it counted. None where ids and a tokenizer say it."""
+    reasoning_pieces: tuple[bytes, ...] = ()
+    """The part of `pieces` that is reasoning."""
+    counted_tokens: int | None = None
+    """How many tokens were drawn, as a server counts; None where that is the number of `ids`."""
+    counted_prompt_tokens: int | None = None
+    """How many the prompt has, as a server counts; None where that is the number of `prompt_ids`."""
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens that were drawn, whether or not it is known which."""
+        return len(self.ids) if self.counted_tokens is None else self.counted_tokens
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that were read, whether or not it is known which."""
+        return len(self.prompt_ids) if self.counted_prompt_tokens is None else self.counted_prompt_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
