@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import zaya
-from zaya.cli import COMMANDS, command_parser
+from zaya.cli import ACTIONS, COMMANDS, command_parser
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -67,6 +67,7 @@ def command_problem(words: list[str]) -> str | None:
     if command is None:
         known = {"--help", "--version"}
     elif command in COMMANDS:
+        command = action if (action := " ".join(words[1:3])) in ACTIONS else command
         known = set(re.findall(r"(?<!\w)--?[a-z][\w-]*", command_parser(command).format_help()))
     else:
         return f"zaya has no command {command}"
