@@ -6,6 +6,7 @@ A directory stands for all files of records in it, whatever they are called. Use
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +54,19 @@ def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
 
 
 def _files_of_records(directory: Path) -> list[Path]:
-    files = [file for file in sorted(directory.glob("*.jsonl")) if _is_header(_first_line(file))]
+    files = sorted(directory.glob("*.jsonl"), key=_natural)
+    files = [file for file in files if _is_header(_first_line(file))]
     if not files:
         raise UsageError(
             f"there are no records of an evaluation in {directory}",
             hint="name the directory that `zaya eval` wrote, with result.md in it",
         )
     return files
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """For an order in which 64 comes before 512, and a name before its extensions."""
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split("([0-9]+)", file.stem)]
 
 
 def _first_line(file: Path) -> object:

@@ -7,10 +7,11 @@ that over new problems. Colours and fonts are classes of `eval.page`; a family a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+from itertools import pairwise
 
+from zaya.eval.markup import text_of
 from zaya.eval.report import Point
 
 COLOURS, SHAPES = 6, 4
@@ -50,7 +51,7 @@ def draw(points: Sequence[Point], width: int, height: int, *, id: str, numbers: 
     parts = [
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{id}-t {id}-d" class="plot">',
         f'<title id="{id}-t">{title}</title>',
-        f'<desc id="{id}-d">{escape(_description(points))}</desc>',
+        f'<desc id="{id}-d">{text_of(_description(points))}</desc>',
     ]
     for i in range(round((high_y - low_y) / step) + 1):
         y = y_of(low_y + i * step)
@@ -80,6 +81,7 @@ def draw(points: Sequence[Point], width: int, height: int, *, id: str, numbers: 
         if len(places) > 1:
             path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
             marks.append(f'<path class="line {colour}" d="M{path}"/>')
+            taken += [_Box(x, y - 1, x + 1, y + 1) for x, y in _along(places)]
         for point, (x, y) in zip(members, places, strict=True):
             for half, kind in ((point.accuracy.problems, "thin"), (point.accuracy.sampling, "thick")):
                 if half is not None:
@@ -94,7 +96,7 @@ def draw(points: Sequence[Point], width: int, height: int, *, id: str, numbers: 
         taken.append(box)
         colour = f"f{families.index(point.family) % COLOURS}"
         at = f'x="{box.left if anchor == "start" else box.right:.1f}" y="{box.bottom - 3:.1f}"'
-        marks.append(f'<text class="label {colour}" {at} text-anchor="{anchor}">{escape(text)}</text>')
+        marks.append(f'<text class="label {colour}" {at} text-anchor="{anchor}">{text_of(text)}</text>')
     return "".join([*parts, *marks, "</svg>"])
 
 
@@ -110,6 +112,13 @@ def marker(number: int, x: float, y: float) -> str:
         3: [(0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)],
     }[shape]
     return f'<path class="{colour}" d="M{"L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in outline)}Z"/>'
+
+
+def _along(places: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Places on the line through these, a few units apart."""
+    for (x, y), (to_x, to_y) in pairwise(places):
+        steps = math.ceil(math.hypot(to_x - x, to_y - y) / 6)
+        yield from ((x + (to_x - x) * i / steps, y + (to_y - y) * i / steps) for i in range(steps))
 
 
 def _place(x: float, y: float, length: float, taken: Sequence[_Box], within: _Box) -> tuple[_Box, str]:

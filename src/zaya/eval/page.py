@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib.resources import files
 from statistics import mean
 
 from zaya.errors import UsageError
 from zaya.eval.evaluation import Evaluation
 from zaya.eval.figure import draw, marker
+from zaya.eval.markup import text_of
 from zaya.eval.metrics import Estimate
 from zaya.eval.records import Scored
 from zaya.eval.report import Point, Summary, by_task, percent, points, summarise
@@ -26,8 +26,6 @@ MOST_PROBLEMS = 400
 """Rows of the table of problems."""
 MOST_SAMPLED = 20
 """Problems whose samples are shown, those the systems differ most on."""
-LONGEST_TEXT = 1500
-"""Characters of any one text."""
 MOST_SYSTEMS = 40
 """A page with more is no page."""
 
@@ -86,18 +84,17 @@ def _column(evaluation: Evaluation) -> _Column:
 
 
 def _systems(columns: Sequence[_Column]) -> str:
-    head = ["system", "method", "configuration", "problems", "values", "accuracy", "± new problems", "± sampling"]
-    head += ["lenient", "form", "vote", "tokens", "median", "p90", "cut off", "left out"]
+    head = ["system", "accuracy", "± new problems", "± sampling", "lenient", "form", "vote", "tokens", "median", "p90"]
+    head += ["cut off", "problems", "values", "left out"]
     rows = []
     for column in columns:
         s = column.summary
-        a = s.accuracy
         rows.append(
             [
-                s.name, s.method, s.setting, f"{a.num_problems:,}", f"{a.num_values:,}", _percent(a.mean),
-                _percent(a.problems), _percent(a.sampling), _percent(s.lenient.mean), f"{100 * s.form:+.1f}",
-                "" if s.vote is None else percent(s.vote), f"{s.tokens.mean:,.0f}", f"{s.tokens.p50:,.0f}",
-                f"{s.tokens.p90:,.0f}", _percent(s.truncated), f"{s.left_out:,}" if s.left_out else "",
+                f"{s.name}\n{s.method}, {s.setting}", *_estimate(s.accuracy), _percent(s.lenient.mean),
+                f"{100 * s.form:+.1f}", "" if s.vote is None else percent(s.vote), f"{s.tokens.mean:,.0f}",
+                f"{s.tokens.p50:,.0f}", f"{s.tokens.p90:,.0f}", _percent(s.truncated), f"{s.accuracy.num_problems:,}",
+                f"{s.accuracy.num_values:,}", f"{s.left_out:,}" if s.left_out else "",
             ]
         )  # fmt: skip
     notes = [
@@ -108,20 +105,20 @@ def _systems(columns: Sequence[_Column]) -> str:
         "a run would answer."
     ]
     notes += [
-        f"{escape(c.summary.name)} was interrupted: {c.summary.missing:,} of its problems have no record."
+        f"{text_of(c.summary.name)} was interrupted: {c.summary.missing:,} of its problems have no record."
         for c in columns
         if c.summary.missing
     ]
-    return _section("Systems", _table("Systems", head, rows, text=3) + "".join(map(_note, notes)))
+    return _section("Systems", _table("Systems", head, rows, text=(0,)) + "".join(map(_note, notes)))
 
 
 def _figure(shown: Sequence[Point]) -> str:
-    shown = [point for point in shown if point.tokens > 0]
+    shown = sorted((point for point in shown if point.tokens > 0), key=lambda point: (point.family, point.tokens))
     if not shown:
         return ""
     families = list(dict.fromkeys(point.family for point in shown))
     keys = [_key(number) for number in range(len(families))]
-    legend = "".join(f"<li>{key}{_text(family)}</li>" for key, family in zip(keys, families, strict=True))
+    legend = "".join(f"<li>{key}{text_of(family)}</li>" for key, family in zip(keys, families, strict=True))
     rows = [
         [str(number), point.family, point.label, f"{point.tokens:,.0f}", *_estimate(point.accuracy)]
         for number, point in enumerate(shown, 1)
@@ -134,7 +131,7 @@ def _figure(shown: Sequence[Point]) -> str:
         f'<div class="narrow">{draw(shown, 340, 320, id="narrow", numbers=True)}</div>\n'
         "<figcaption>Tokens on a logarithmic axis. Thin bars are intervals over new problems, thick ones of sampling; "
         "the points of a family are joined. On a narrow screen points have the numbers of the table.</figcaption>\n"
-        "</figure>\n" + _table("Points of the figure", head, rows, text=3),
+        "</figure>\n" + _table("Points of the figure", head, rows, text=(1, 2)),
     )
 
 
@@ -148,7 +145,7 @@ def _passes(columns: Sequence[_Column]) -> str:
     ]
     return _section(
         "pass@k",
-        _table("pass@k", ["system", *map(str, ks)], rows, text=1)
+        _table("pass@k", ["system", *map(str, ks)], rows, text=(0,))
         + _note(
             "The chance that at least one of k samples is right, unbiased, ± the interval over new problems. It says "
             "what a perfect judge could pick, not what a system answers."
@@ -167,10 +164,12 @@ def _tasks(columns: Sequence[_Column]) -> str:
         ]
 
     tasks = [[env, *cells((env, level))] for env, level in keys if level is None]
-    levels = [[f"{env}, level {level}", *cells((env, level))] for env, level in keys if level is not None]
+    levels = [[f"{env}\nlevel {level}", *cells((env, level))] for env, level in keys if level is not None]
     note = _note("Percent, ± the interval over new problems, and the number of problems.")
-    more = f"<details>\n<summary>By difficulty</summary>\n{_table('By difficulty', head, levels, text=1)}</details>\n"
-    return _section("By task", _table("By task", head, tasks, text=1) + note + more)
+    more = (
+        f"<details>\n<summary>By difficulty</summary>\n{_table('By difficulty', head, levels, text=(0,))}</details>\n"
+    )
+    return _section("By task", _table("By task", head, tasks, text=(0,)) + note + more)
 
 
 # ----- problems and samples
@@ -181,20 +180,14 @@ def _problems(columns: Sequence[_Column]) -> str:
     rows = []
     for digest in order[:MOST_PROBLEMS]:
         record = next(c.records[digest][0] for c in columns if digest in c.records)
-        cells = "".join(_heat(column.records.get(digest, ())) for column in columns)
-        rows.append(
-            f'<tr><th scope="row" class="text">{_text(_first_line(record.question) or digest[:8])}</th>'
-            f'<td class="text">{_text(record.env)}</td><td>{record.difficulty}</td>{cells}</tr>'
-        )
-    head = "".join(
-        [
-            '<th scope="col" class="text">problem</th><th scope="col" class="text">task</th><th scope="col">level</th>',
-            *(f'<th scope="col">{_text(column.summary.name)}</th>' for column in columns),
-        ]
-    )
+        cells = "".join(_heat(column, digest) for column in columns)
+        said = f"{_first_line(record.question) or digest[:8]}\n{record.env}, level {record.difficulty}"
+        rows.append(f'<tr><th scope="row" class="text plain">{text_of(said)}</th>{cells}</tr>')
+    names = "".join(f'<th scope="col">{text_of(column.summary.name)}</th>' for column in columns)
+    head = f'<th scope="col" class="text">problem</th>{names}'
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>"
     cut = _note(f"The first {MOST_PROBLEMS} of {len(order):,} problems.") if len(order) > MOST_PROBLEMS else ""
-    note = _note("Right of all values; a run in rounds counts by the share of its last candidates. Hardest first.")
+    note = _note("How many samples are right, and of runs in rounds the share of the last candidates. Hardest first.")
     return _section(
         "Problems",
         f"{note}<details>\n<summary>{_count(min(len(order), MOST_PROBLEMS), 'problem')}</summary>\n"
@@ -202,13 +195,14 @@ def _problems(columns: Sequence[_Column]) -> str:
     )
 
 
-def _heat(records: Sequence[Scored]) -> str:
-    if not records:
+def _heat(column: _Column, digest: str) -> str:
+    """A cell in the colour of how much is right, which also says it."""
+    if digest not in column.records:
         return '<td class="cell"></td>'
-    values = [record.value or 0.0 for record in records]
-    shade = min(5, int(6 * mean(values)))  # all right and all wrong have the ends to themselves only with many values
-    right = sum(values)
-    return f'<td class="cell h{shade}">{right:.3g}/{len(values)}</td>'
+    values = [record.value or 0.0 for record in column.records[digest]]
+    share = mean(values)
+    said = f"{100 * share:.0f} %" if column.evaluation.is_rsa else f"{sum(values):.0f}/{len(values)}"
+    return f'<td class="cell h{min(5, int(6 * share))}">{said}</td>'
 
 
 def _samples(columns: Sequence[_Column]) -> str:
@@ -219,9 +213,9 @@ def _samples(columns: Sequence[_Column]) -> str:
         first = having[0].records[digest][0]
         said = "".join(_said(column.summary.name, column.records[digest][0]) for column in having)
         parts.append(
-            f"<details>\n<summary>{_text(_first_line(first.question) or digest[:8])} "
-            f'<span class="note">{_text(first.env)}, level {first.difficulty}</span></summary>\n'
-            f"<pre>{_text(first.question)}</pre>\n<dl>{said}</dl>\n</details>\n"
+            f"<details>\n<summary>{text_of(_first_line(first.question) or digest[:8])} "
+            f'<span class="note">{text_of(first.env)}, level {first.difficulty}</span></summary>\n'
+            f"<pre>{text_of(first.question)}</pre>\n<dl>{said}</dl>\n</details>\n"
         )
     note = _note(
         f"The first value of each, for {_count(len(order), 'problem')} on which they differ most; the beginnings of "
@@ -235,13 +229,13 @@ def _said(name: str, record: Scored) -> str:
     verdict = "right" if value == 1 else "wrong" if value == 0 else f"{100 * value:.0f} % right"
     if value == 0 and record.lenient_value:
         verdict = "wrong by form: the right answer stands elsewhere"
-    if record.truncated:
+    if record.truncated == 1:
         verdict += ", cut off"
     answer = "no answer" if record.answer is None else f"answer {record.answer}"
-    thought = f'<pre class="thought">{_text(record.reasoning)}</pre>' if record.reasoning else ""
-    text = f"<pre>{_text(record.text)}</pre>" if record.text else ""
+    thought = f'<pre class="thought">{text_of(record.reasoning)}</pre>' if record.reasoning else ""
+    text = f"<pre>{text_of(record.text)}</pre>" if record.text else ""
     return (
-        f'<dt>{_text(name)}</dt><dd><span class="note">{verdict}; {_text(answer)}; {record.tokens:,} tokens</span>'
+        f'<dt>{text_of(name)}</dt><dd><span class="note">{verdict}; {text_of(answer)}; {record.tokens:,} tokens</span>'
         f"{thought}{text}</dd>"
     )
 
@@ -274,12 +268,6 @@ def _means(columns: Sequence[_Column]) -> dict[str, list[float]]:
 # ----- pieces
 
 
-def _text(text: str) -> str:
-    """Text of anybody: escaped, bounded, without control characters and what turns the direction of writing around."""
-    text = text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
-    return escape("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text))
-
-
 def _section(title: str, body: str) -> str:
     return f"<section>\n<h2>{title}</h2>\n{body}</section>\n"
 
@@ -288,20 +276,19 @@ def _note(html: str) -> str:
     return f'<p class="note">{html}</p>\n'
 
 
-def _table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, text: int) -> str:
-    """A table whose first columns are words; columns without a value in any row are left out."""
+def _table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, text: Collection[int]) -> str:
+    """A table; `text` are the columns of words. Columns without a value in any row are left out."""
     rows = list(rows)
-    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
 
     def kind(i: int) -> str:
-        return ' class="text"' if i < text else ""
+        return ' class="text"' if i in text else ""
 
-    heads = "".join(f'<th scope="col"{kind(i)}>{_text(head[i])}</th>' for i in kept)
+    heads = "".join(f'<th scope="col"{kind(i)}>{text_of(head[i])}</th>' for i in kept)
     lines = []
     for row in rows:
-        first, *others = kept
-        cells = "".join(f"<td{kind(i)}>{_text(row[i])}</td>" for i in others)
-        lines.append(f'<tr><th scope="row"{kind(first)}>{_text(row[first])}</th>{cells}</tr>')
+        cells = "".join(f"<td{kind(i)}>{text_of(row[i])}</td>" for i in kept[1:])
+        lines.append(f'<tr><th scope="row"{kind(0)}>{text_of(row[0])}</th>{cells}</tr>')
     return _wide(label, f"<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody>")
 
 
@@ -325,7 +312,7 @@ def _percent(share: float | None) -> str:
 def _first_line(text: str) -> str:
     """Of a question, as much as a row holds."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= 120 else f"{line[:119]}…"
+    return line if len(line) <= 80 else f"{line[:79]}…"
 
 
 def _count(number: int, noun: str) -> str:
