@@ -22,7 +22,15 @@ from zaya.eval.compare import compare, counterparts
 from zaya.eval.evaluation import Evaluation, read_evaluations
 from zaya.eval.records import FORMAT, Record, RsaRecord
 
-ABOUT = {"records": "samples", "format": FORMAT, "problems": "x", "num_problems": 4, "versions": {"sums": 1}, "seed": 0}
+ABOUT = {
+    "records": "samples",
+    "format": FORMAT,
+    "problems": "x",
+    "num_problems": 4,
+    "versions": {"sums": 1},
+    "seed": 0,
+    "max_tokens": 8,
+}
 
 
 def row(digest: str, sample: int, correct: bool, env: str = "sums", status: Status = Status.OK) -> Record:

@@ -107,7 +107,9 @@ def compare(a: Evaluation, b: Evaluation, *, task: str | None = None) -> Compari
         settings={
             key: (a.about.get(key), b.about.get(key))
             for key in {**a.about, **b.about}
-            if key not in _NOT_SETTINGS and a.about["records"] == b.about["records"] and a.about[key] != b.about[key]
+            if key not in _NOT_SETTINGS
+            and a.about["records"] == b.about["records"]
+            and a.about.get(key) != b.about.get(key)
         },
     )
 
