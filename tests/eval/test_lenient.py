@@ -37,6 +37,8 @@ from zaya.ttc.rsa import RsaConfig
         ("I checked it 3 times.", "the answer is 9", "9"),
         ("I checked it 3 times.", "so 9", "3"),
         ("I do not know.", "so 9", None),
+        ("", r"\boxed{5}: the answer is 4", "5"),
+        (r"\boxed{5}: the answer is 4", "", "5"),
         ("", "so 9, not 8", "8"),
         ("The final answer is: **42**.", "", "42"),
         ("**Answer:** $x = 3.5$", "", "x = 3.5"),
@@ -145,7 +147,7 @@ class Words(Pool):
 def test_a_task_without_a_box_is_asked_once() -> None:
     pool = Words()
     problem = Problem("words", "Write a word.", {}, 0, 0)
-    records = evaluate(speaks("the answer is 5 " * 9), [problem], k=1, params=SamplingParams(max_tokens=40), pool=pool)
+    records = evaluate(speaks("\\boxed{5} " * 9), [problem], k=1, params=SamplingParams(max_tokens=40), pool=pool)
     assert (records[0].correct, records[0].lenient_value, pool.asked) == (False, 0, [[""]])
 
 

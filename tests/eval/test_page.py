@@ -141,7 +141,10 @@ def test_points_stand_where_they_should() -> None:
     assert "a, x: 20.0 percent at 100 tokens" in (root[1].text or "")
     first, second, third = places(svg)
     assert second[0] - first[0] == pytest.approx(third[0] - second[0], abs=0.2), "a decade is a decade"
-    assert first[1] - third[1] == pytest.approx(third[1] - second[1], abs=0.2), "up is better"
+    assert second[1] < third[1] < first[1]
+    assert first[1] - third[1] == pytest.approx(third[1] - second[1], abs=0.2), (
+        "ten percent are ten percent, and up is better"
+    )
     ticks = {text.text: float(text.attrib["x"]) for text in root.iter("text") if text.attrib.get("class") == "tick"}
     assert ticks["1k"] == pytest.approx(second[0], abs=0.1)
     scale = {t.text: float(t.attrib["y"]) - 4 for t in root.iter("text") if t.attrib.get("text-anchor") == "end"}
