@@ -46,7 +46,11 @@ def rows(values: Mapping[str, str], env: str = "sums") -> list[Record]:
 
 
 def evaluation(name: str, records: Sequence[Record], **about: Any) -> Evaluation:
-    return Evaluation(name=name, path=Path(f"{name}.jsonl"), about=ABOUT | about, records=records)
+    return Evaluation(
+        label=name, name=name, system=name, paths=(Path(f"{name}.jsonl"),), records=records,
+        about=ABOUT | {"versions": {record.env: 1 for record in records}} | about,
+        tasks={record.digest: record.env for record in records},
+    )  # fmt: skip
 
 
 def write(path: Path, found: Sequence[Record | RsaRecord], **about: Any) -> Path:
@@ -106,7 +110,7 @@ def test_versions() -> None:
     with pytest.raises(UsageError, match="the task sums has version 1 in a and 2 in b"):
         compare(a, b)
     more = [*a.records, row("n", 0, True, env="nim")]
-    a, b = replace(a, records=more), replace(b, records=more)
+    a, b = (evaluation(n, more, versions={"sums": v, "nim": 1}) for n, v in (("a", 1), ("b", 2)))
     assert compare(a, b, task="nim").num_shared == 1
 
 
@@ -131,6 +135,27 @@ def test_files_are_known_by_their_first_line(tmp_path: Path) -> None:
     assert compare(found[1], found[0]).settings == {}
 
 
+def test_files_that_say_the_same_system_are_one(tmp_path: Path) -> None:
+    labels = {"system": "rl", "content": "x", "num_problems": 1}
+    write(tmp_path / "rl.sums.jsonl", rows({"a": "10"}), task="sums", **labels)
+    write(tmp_path / "rl.hard.jsonl", rows({"b": "11"}), task="hard", **labels | {"max_tokens": 512})
+    write(tmp_path / "rl.sums.wide.jsonl", rows({"a": "11"}), task="sums", ttc="wide", **labels)
+    write(tmp_path / "sft.sums.jsonl", rows({"a": "00"}), task="sums", **labels | {"system": "sft"})
+    write(tmp_path / "2" / "rl.sums.jsonl", rows({"a": "11"}), task="sums", **labels)
+    found = read_evaluations([tmp_path, tmp_path / "2"])
+    root = tmp_path.name
+    assert [(e.label, e.name, e.system, len(e.paths), e.missing) for e in found] == [
+        ("rl", f"{root}/rl", "rl", 2, 0), ("rl--wide", f"{root}/rl--wide", "rl", 1, 0),
+        ("sft", f"{root}/sft", "sft", 1, 0), ("rl", "2/rl", "rl", 1, 0),
+    ]  # fmt: skip
+    assert found[0].tasks == {"a": "sums", "b": "hard"}
+    assert found[0].about["max_tokens"] == (512, 8)
+    assert compare(found[0], found[3], task="sums").difference.mean == 0.5
+    assert [pair[1].name for pair in counterparts(found[:3], found[3:])] == ["2/rl"]
+    with pytest.raises(UsageError, match=r"no problem is shared: 1 of .*/rl, 0 of 2/rl"):
+        compare(found[0], found[3], task="hard")
+
+
 def test_a_later_record_replaces_an_earlier_one_and_a_torn_one_is_none(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [row("a", 0, False, status=Status.INFRA), row("a", 1, True), row("a", 0, True)])
     file.write_text(file.read_text() + '{"digest": "b", "en')
@@ -148,7 +173,7 @@ def test_counterparts() -> None:
     a, b, c = (evaluation(name, []) for name in "abc")
     assert counterparts([a], [b]) == [(a, b)]
     assert counterparts([a, b], [c, b, a]) == [(a, a), (b, b)]
-    with pytest.raises(UsageError, match=r"same name on both sides: a.jsonl, b.jsonl; c.jsonl"):
+    with pytest.raises(UsageError, match="nothing is called the same on both sides: a, b; c"):
         counterparts([a, b], [c])
 
 

@@ -25,7 +25,11 @@ ROUNDS = {"population": 4, "fan_in": 4, "rounds": 2, "think_budget": 8192, "tail
 
 def evaluation(name: str, found: Sequence[Record | RsaRecord], **about: Any) -> Evaluation:
     known = {"records": "samples", "format": FORMAT, "num_problems": 3, "versions": {}, "max_tokens": 192}
-    return Evaluation(name=name, path=Path(f"{name}.jsonl"), about=known | about, records=found)
+    label = name.rpartition("/")[2]
+    return Evaluation(
+        label=label, name=name, system=label.partition("--")[0], paths=(Path(f"{name}.jsonl"),), about=known | about,
+        records=found, tasks={record.digest: record.env for record in found},
+    )  # fmt: skip
 
 
 def sample(

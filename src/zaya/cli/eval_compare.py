@@ -22,9 +22,11 @@ _MOST_CHANGES = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="a file of records, or the directory of an evaluation")
-    parser.add_argument("b", metavar="B", help="what is compared with it; of two directories, files of the same name")
+    parser.add_argument("b", metavar="B", help="what is compared with it; of two directories, what is called the same")
     parser.add_argument(
-        "--task", metavar="NAME", help="only the problems of this environment; a name that ends in / is all of a family"
+        "--task",
+        metavar="NAME",
+        help="only the problems of this task or environment; a name that ends in / is all of a family",
     )
     parser.add_argument(
         "--json", action="store_true", help="a JSON object in each line, with all problems that changed"
@@ -39,12 +41,12 @@ def run(args: argparse.Namespace) -> int:
     for index, (a, b) in enumerate(pairs):
         found = compare(a, b, task=args.task)
         if args.json:
-            print(json.dumps({"path_a": str(a.path), "path_b": str(b.path), **asdict(found)}))
+            print(json.dumps({"path_a": a.where, "path_b": b.where, **asdict(found)}))
             continue
         if index:
             print()
-        say(f"A: {visible(str(a.path))}")
-        say(f"B: {visible(str(b.path))}")
+        say(f"A: {visible(a.where)}")
+        say(f"B: {visible(b.where)}")
         for name, evaluation in (("A", a), ("B", b)):
             if evaluation.missing:
                 say(f"{name} was interrupted: {evaluation.missing} of its problems have no record.")

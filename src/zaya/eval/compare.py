@@ -19,7 +19,18 @@ from zaya.eval.evaluation import Evaluation
 from zaya.eval.metrics import Estimate, avg_at_k, paired_difference, sign_test
 from zaya.eval.records import Scored, by_problem
 
-_NOT_SETTINGS = ("records", "format", "problems", "num_problems", "versions", "seed")
+_NOT_SETTINGS = {
+    "records",
+    "format",
+    "problems",
+    "num_problems",
+    "versions",
+    "seed",
+    "system",
+    "task",
+    "ttc",
+    "content",
+}
 _SAME = 1e-9
 """Means of values with as many parts differ by rounding alone."""
 
@@ -66,36 +77,28 @@ class Comparison:
 
 
 def compare(a: Evaluation, b: Evaluation, *, task: str | None = None) -> Comparison:
-    """The second beside the first; `task` takes the problems of one environment, or of a family by a name that ends
-    in /. Raises UsageError where no problem is shared, or the same task is of two versions."""
-    known_a, known_b = ({r.digest: r for r in e.records if r.value is not None} for e in (a, b))
-    tasks = {record.env for record in (*known_a.values(), *known_b.values())}
-    chosen = {env for env in tasks if task is None or env == task or (task.endswith("/") and env.startswith(task))}
-    if task is not None and not chosen:
-        raise UsageError(f"no problem of the two is of the task {task!r}", hint=did_you_mean(task, tasks))
-    _check_versions(a, b, chosen)
-    found_a, found_b = (
-        {
-            digest: some
-            for digest, some in by_problem(e.records).items()
-            if digest in known and known[digest].env in chosen
-        }
-        for e, known in ((a, known_a), (b, known_b))
-    )
-    shared = [digest for digest in found_a if digest in found_b and known_a[digest].env == known_b[digest].env]
+    """The second beside the first; `task` takes the problems of one task or environment, or of a family by a name that
+    ends in /. Raises UsageError where no problem is shared, or the same task is of two versions."""
+    known_a, known_b = _known(a, task), _known(b, task)
+    if not known_a and not known_b and task is not None:
+        names = {name for e in (a, b) for record in e.records for name in (record.env, e.tasks[record.digest])}
+        raise UsageError(f"no problem of the two is of the task {task!r}", hint=did_you_mean(task, names))
+    _check_versions(a, b, {r.env for r in known_a.values()} & {r.env for r in known_b.values()})
+    shared = [digest for digest in known_a if digest in known_b and known_a[digest].env == known_b[digest].env]
     if not shared:
         raise UsageError(
-            f"no problem is shared: {len(found_a)} of {a.name}, {len(found_b)} of {b.name}",
+            f"no problem is shared: {len(known_a)} of {a.name}, {len(known_b)} of {b.name}",
             hint="evaluate both with the same tasks, problems, held_out and seed",
         )
-    pairs_a, pairs_b = ({digest: found[digest] for digest in shared} for found in (found_a, found_b))
+    values_a, values_b = by_problem(a.records), by_problem(b.records)
+    pairs_a, pairs_b = ({digest: values[digest] for digest in shared} for values in (values_a, values_b))
     changes = sorted(_changes(known_a, pairs_a, pairs_b), key=lambda change: -abs(change.b - change.a))
     wins = sum(change.b > change.a for change in changes)
     return Comparison(
         name_a=a.name,
         name_b=b.name,
-        num_a=len(found_a),
-        num_b=len(found_b),
+        num_a=len(known_a),
+        num_b=len(known_b),
         a=avg_at_k(pairs_a),
         b=avg_at_k(pairs_b),
         difference=paired_difference(pairs_b, pairs_a),
@@ -115,21 +118,29 @@ def compare(a: Evaluation, b: Evaluation, *, task: str | None = None) -> Compari
 
 
 def counterparts(a: Sequence[Evaluation], b: Sequence[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
-    """Which of two directories are to be compared: files of the same name, or the only one of each."""
+    """Which of two directories are to be compared: those called the same, or the only one of each."""
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
-    named = {e.path.name: e for e in b}
-    pairs = [(e, named[e.path.name]) for e in a if e.path.name in named]
+    named = {e.label: e for e in b}
+    pairs = [(e, named[e.label]) for e in a if e.label in named]
     if not pairs:
-        first, second = (", ".join(e.path.name for e in some) for some in (a, b))
-        raise UsageError(
-            f"no file of records has the same name on both sides: {first}; {second}", hint="name two files"
-        )
+        first, second = (", ".join(e.label for e in some) for some in (a, b))
+        raise UsageError(f"nothing is called the same on both sides: {first}; {second}", hint="name two files")
     return pairs
 
 
+def _known(evaluation: Evaluation, task: str | None) -> dict[str, Scored]:
+    """A record of each problem of the task that has a value."""
+
+    def is_meant(record: Scored) -> bool:
+        names = record.env, evaluation.tasks[record.digest]
+        return task is None or task in names or (task.endswith("/") and any(name.startswith(task) for name in names))
+
+    return {r.digest: r for r in evaluation.records if r.value is not None and is_meant(r)}
+
+
 def _check_versions(a: Evaluation, b: Evaluation, tasks: set[str]) -> None:
-    for env in sorted(tasks & a.about["versions"].keys() & b.about["versions"].keys()):
+    for env in sorted(tasks):
         versions = a.about["versions"][env], b.about["versions"][env]
         if versions[0] != versions[1]:
             raise UsageError(

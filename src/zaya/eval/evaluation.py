@@ -1,6 +1,10 @@
-"""Evaluations as they are read again: a file of records each, told from other files by its first line.
+"""Evaluations as they are read again: files of records, told from other files by their first line, whatever their name.
 
-A directory stands for all files of records in it, whatever they are called. Used by `eval.report` and `eval.compare`.
+    one file                        an evaluation, called as its first line says (`system`, `ttc`), else as the file
+    files of a directory that say   one evaluation: a system, or one form of thinking of it, on several tasks
+    the same system and form
+
+Used by `eval.report` and `eval.compare`.
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +26,28 @@ _KINDS = {"samples": Record, "rsa": RsaRecord}
 class Evaluation:
     """The records of one system, or of one way to spend tokens."""
 
+    label: str
+    """What it is called where it was written."""
     name: str
-    """The name of its file; with folders before it where names alone would not tell evaluations apart."""
-    path: Path
+    """The same, with folders before it where that alone would not tell evaluations apart."""
+    system: str
+    """Who was asked."""
+    paths: tuple[Path, ...]
     about: dict[str, Any]
-    """The first line of the file: what was evaluated, and how."""
+    """How it was asked, by setting; where that differs between tasks, a tuple of all values."""
     records: Sequence[Scored]
     """By problem and number; of what was tried again, the last."""
+    tasks: dict[str, str]
+    """The task of each problem, as the recipe calls it, else its environment."""
 
     @property
     def is_rsa(self) -> bool:
         return self.about["records"] == "rsa"
+
+    @property
+    def where(self) -> str:
+        """Its file, or the first of them."""
+        return str(self.paths[0]) + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
 
     @property
     def missing(self) -> int:
@@ -45,12 +60,49 @@ def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
 
     Raises UsageError for a path that is not there, a file that holds no records, a directory without one that does.
     """
-    found: dict[Path, Evaluation] = {}
+    groups: dict[tuple[object, ...], dict[Path, _File]] = {}
     for path in paths:
-        files = _files_of_records(path) if path.is_dir() else [path]
-        for file in files:
-            found.setdefault(file.resolve(), _read(file))
-    return _told_apart(list(found.values()))
+        for place in _files_of_records(path) if path.is_dir() else [path]:
+            file = _read(place)
+            about = file.about
+            key = (
+                (place.resolve().parent, about["system"], about.get("ttc")) if "system" in about else (place.resolve(),)
+            )
+            groups.setdefault((*key, about["records"]), {}).setdefault(place.resolve(), file)
+    return _told_apart([_evaluation(list(files.values())) for files in groups.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    about: dict[str, Any]
+    records: Sequence[Scored]
+
+
+def _evaluation(files: Sequence[_File]) -> Evaluation:
+    """What files of one system and one form of thinking say together."""
+    first = files[0]
+    about = {key: _common([file.about[key] for file in files if key in file.about]) for key in first.about}
+    about["num_problems"] = sum(file.about["num_problems"] for file in files)
+    about["versions"] = {env: version for file in files for env, version in file.about["versions"].items()}
+    named = first.about.get("system")
+    form = first.about.get("ttc")
+    label = first.path.stem if named is None else named if form is None else f"{named}--{form}"
+    return Evaluation(
+        label=label,
+        name=label,
+        system=label.partition("--")[0].removesuffix("-rsa") if named is None else named,
+        paths=tuple(file.path for file in files),
+        about=about,
+        records=[record for file in files for record in file.records],
+        tasks={record.digest: file.about.get("task", record.env) for file in files for record in file.records},
+    )
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """The value, or all that there are."""
+    distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+    return distinct[0] if len(distinct) == 1 else tuple(distinct)
 
 
 def _files_of_records(directory: Path) -> list[Path]:
@@ -81,7 +133,7 @@ def _is_header(line: object) -> bool:
     return isinstance(line, dict) and line.get("records") in _KINDS
 
 
-def _read(path: Path) -> Evaluation:
+def _read(path: Path) -> _File:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -106,17 +158,14 @@ def _read(path: Path) -> Evaluation:
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} is damaged: a line of it is no record: {error}") from error
     last = {(record.digest, record.number): record for record in records}
-    return Evaluation(name=path.stem, path=path, about=about, records=list(last.values()))
+    return _File(path, about, list(last.values()))
 
 
 def _told_apart(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """With as many folders before the names as it takes."""
-    parts = [(*e.path.resolve().parent.parts, e.name) for e in evaluations]
-    names, depth = [e.name for e in evaluations], 1
-    while len(set(names)) < len(names):
+    parts = [(*e.paths[0].resolve().parent.parts, e.label) for e in evaluations]
+    names, depth = [e.label for e in evaluations], 1
+    while len(set(names)) < len(names) and depth < max(map(len, parts)):
         depth += 1
         names = ["/".join(part[-depth:]) for part in parts]
-    return [
-        Evaluation(name=name, path=e.path, about=e.about, records=e.records)
-        for name, e in zip(names, evaluations, strict=True)
-    ]
+    return [replace(e, name=name) for name, e in zip(names, evaluations, strict=True)]

@@ -80,7 +80,7 @@ def summarise(evaluation: Evaluation) -> Summary:
     counted = [record for record in records if record.value is not None]
     if not counted:
         raise UsageError(
-            f"{evaluation.path} holds no value: every sample failed", hint="evaluate again, or leave it out"
+            f"{evaluation.where} holds no value: every sample failed", hint="evaluate again, or leave it out"
         )
     values = by_problem(counted)
     method, setting = _method(evaluation)
@@ -105,7 +105,8 @@ def summarise(evaluation: Evaluation) -> Summary:
 
 def points(evaluation: Evaluation, summary: Summary) -> list[Point]:
     """The configurations that one file of records measures: itself, and of samples also their votes."""
-    system = evaluation.name.partition("--")[0].removesuffix("-rsa")
+    folders = evaluation.name.removesuffix(evaluation.label)
+    system = f"{folders}{evaluation.system}"
     own = Point(
         family=f"{system}: {summary.method}",
         label=summary.setting,
@@ -142,8 +143,9 @@ def by_task(evaluation: Evaluation) -> dict[tuple[str, int | None], Estimate]:
     groups: dict[tuple[str, int | None], list[Scored]] = {}
     for record in evaluation.records:
         if record.value is not None:
-            groups.setdefault((record.env, None), []).append(record)
-            groups.setdefault((record.env, record.difficulty), []).append(record)
+            task = evaluation.tasks[record.digest]
+            groups.setdefault((task, None), []).append(record)
+            groups.setdefault((task, record.difficulty), []).append(record)
     order = sorted(groups, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
     return {key: avg_at_k(by_problem(groups[key])) for key in order}
 
@@ -157,14 +159,19 @@ def percent(estimate: Estimate, interval: Interval = "problems") -> str:
 def _method(evaluation: Evaluation) -> tuple[str, str]:
     about = evaluation.about
     if not evaluation.is_rsa:
-        return "one sample", f"up to {about['max_tokens']:,}"
-    budget = f"β {about['think_budget']:,}"
+        return "one sample", f"up to {_count(about['max_tokens'])}"
+    budget = f"β {_count(about['think_budget'])}"
     if about["rounds"] == 0:
-        return "parallel", f"{about['population']} x {about['final_budget']:,}"
+        return "parallel", f"{_count(about['population'])} x {_count(about['final_budget'])}"
     rounds = f"{budget}, T {about['rounds']}"
     if about["fan_in"] == 1:
         return "chains, C 1", rounds
-    return f"Markovian RSA, C {about['fan_in']}, τ {about['tail_tokens']:,}", rounds
+    return f"Markovian RSA, C {about['fan_in']}, τ {_count(about['tail_tokens'])}", rounds
+
+
+def _count(setting: int | tuple[int, ...]) -> str:
+    """A setting, or all its values where tasks have different ones."""
+    return " or ".join(f"{value:,}" for value in (setting if isinstance(setting, tuple) else (setting,)))
 
 
 def _grouped(values: Iterable[tuple[str, float | None]]) -> dict[str, list[float]]:
