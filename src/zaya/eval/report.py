@@ -3,7 +3,7 @@
 A family is one system with one method, a point one of its configurations: such are the curves of the report's figure 9.
 
     one sample                      mean over samples
-    vote                            majority of 4, 16 or 64 of the same samples, each costing its tokens
+    vote                            majority of 4, 8 ... 64 of the same samples, each costing its tokens
     parallel, chains, Markovian RSA mean over the last candidates; no rounds, fan-in 1, a larger fan-in
 
 Drawn by `eval.figure`, written by `eval.page`. Source: spec post-training 12, markovian-rsa 5.
@@ -132,7 +132,7 @@ def points(evaluation: Evaluation, summary: Summary) -> list[Point]:
             ),
             tokens=k * summary.tokens.mean,
         )
-        for k in (4, 16, 64)
+        for k in (4, 8, 16, 32, 64)
         if k <= fewest
     ]
     return [own, *votes]
