@@ -181,7 +181,7 @@ def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
         again(seed=1)
     with pytest.raises(UsageError, match="problems is"):
         again(PROBLEMS[:3])
-    with pytest.raises(UsageError, match="problems is"):
+    with pytest.raises(UsageError, match="versions is"):
         again([replace(problem, env="sum-v2") for problem in PROBLEMS])
     with pytest.raises(UsageError, match="records is 'samples' there, 'rsa' here"):
         evaluate_rsa(completer, TOKENIZER, PROBLEMS, config=SMALL, runs=1, pool=Pool(), out=out)

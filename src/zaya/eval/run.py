@@ -235,13 +235,13 @@ def _rsa_record(problem: Problem, run: int, seed: int, solution: Solution, verdi
 
 
 def _about(records: str, named: dict[str, Problem], seed: int) -> dict[str, Any]:
-    """The first line of a file of records."""
+    """The first line of a file of records. Versions come first, so that they are named where problems differ too."""
     return {
         "records": records,
         "format": FORMAT,
+        "versions": {problem.env: problem.version for problem in named.values()},
         "problems": _digest(named),
         "num_problems": len(named),
-        "versions": {problem.env: problem.version for problem in named.values()},
         "seed": seed,
     }
 
