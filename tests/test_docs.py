@@ -160,7 +160,9 @@ ITEM = re.compile(r"^- \[test_[^]]+\]\((\S+)\):(.+?)(?=\n- |\Z)", re.MULTILINE |
 """A file of tests, and those of its tests that are named."""
 
 
-@pytest.mark.parametrize("page", ["cca", "router", "residual-scaling", "cache", "engine", "structured", "kernels"])
+@pytest.mark.parametrize(
+    "page", ["cca", "router", "residual-scaling", "cache", "engine", "structured", "kernels", "evaluation"]
+)
 def test_names_are_where_the_page_says(page: str) -> None:
     text = (DOCS / f"concepts/{page}.md").read_text("utf-8")
     places = [(link, names) for names, link in ROW.findall(text)] + ITEM.findall(text)

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import zaya
-from zaya.cli import COMMANDS, command_parser
+from zaya.cli import ACTIONS, COMMANDS, command_parser
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -71,6 +71,7 @@ def command_problem(words: list[str]) -> str | None:
     if command is None:
         known = {"--help", "--version"}
     elif command in COMMANDS:
+        command = action if (action := " ".join(words[1:3])) in ACTIONS else command
         parser = command_parser(command)
         actions = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
         named = [choices[word] for choices in actions for word in words if word in choices]

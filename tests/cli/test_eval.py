@@ -3,6 +3,7 @@
 1. Both tables fit the terminal, the least important columns go first; result.md holds them whole.
 2. What was interrupted goes on by the command that is printed, and ends with the same result.
 3. A dry run writes nothing; a system that is not there is one error.
+4. What was written can be compared and shown.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ def test_from_begin_to_end(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "Percent of 3 held-out problems" in wide
     assert lines[-1] == "runs/micro/eval/result.md has it in Markdown"
     assert "Markovian RSA, 2 rounds" in Path("runs/micro/eval/result.md").read_text()
+    assert main(["eval", "report", "runs/micro/eval", "--out", "report.html"]) == 0
+    assert capsys.readouterr().out == "report.html shows 3 evaluations\n"
+    assert "last: Markovian RSA, C 2, τ 4" in Path("report.html").read_text("utf-8")
+    assert main(["eval", "compare", "runs/micro/eval", "runs/micro/eval"]) == 0
+    assert capsys.readouterr().out.count("3 problems are shared") == 3
     monkeypatch.setenv("COLUMNS", "40")
     assert main(command.split()[1:]) == 0
     narrow = capsys.readouterr().out.splitlines()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import zaya
-from zaya.cli import COMMANDS, command_parser, main
+from zaya.cli import ACTIONS, COMMANDS, command_parser, main
 from zaya.errors import UsageError, ZayaError
 
 FAKE = "zaya_test_fake_command"
@@ -43,15 +43,21 @@ def fails(error: BaseException):
     return run
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *ACTIONS])
 def test_every_listed_command_exists_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
-    module, summary = COMMANDS[name]
+    module, summary = {**COMMANDS, **ACTIONS}[name]
     assert summary.strip()
     assert "\n" not in summary
     assert importlib.util.find_spec(module) is not None, f"{module} is listed and does not exist"
-    assert main([name, "--help"]) == 0
+    assert main([*name.split(), "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: zaya {name}")
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_the_help_of_a_command_tells_of_its_actions(name: str, capsys: pytest.CaptureFixture[str]):
+    assert main([name.split()[0], "--help"]) == 0
+    assert f"zaya {name}" in capsys.readouterr().out
 
 
 def test_help_lists_every_command_and_is_what_no_arguments_give(capsys: pytest.CaptureFixture[str]):

@@ -731,7 +731,7 @@ def solver(prompt: Any, seed: int, index: int) -> str | None:
 @pytest.mark.parametrize("compaction", ["tail", "hybrid"])
 def test_the_same_solution_over_http(compaction: Any) -> None:
     config = RsaConfig(
-        population=6, fan_in=3, rounds=2, think_budget=100, tail_tokens=40, final_budget=80, answer_reserve=30,
+        population=6, fan_in=3, rounds=2, think_budget=100, tail_tokens=40, final_budget=400, answer_reserve=30,
         compaction=compaction,
     )  # fmt: skip
     scripted = ScriptedCompleter(TOKENIZER, solver)

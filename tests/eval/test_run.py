@@ -23,7 +23,7 @@ from zaya.engine.scripted import Prompt, ScriptedCompleter
 from zaya.engine.types import Completion, OnProgress, Request, SamplingParams
 from zaya.envs.base import Problem, Score, Status
 from zaya.errors import UsageError
-from zaya.eval.records import Record, by_problem, loosely_by_problem
+from zaya.eval.records import EXCERPT, Record, by_problem, loosely_by_problem
 from zaya.eval.run import evaluate, evaluate_rsa, opening
 from zaya.text import byte_tokenizer
 from zaya.ttc.rsa import RsaConfig
@@ -205,11 +205,16 @@ def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
         again(seed=1)
     with pytest.raises(UsageError, match="problems is"):
         again(PROBLEMS[:3])
-    with pytest.raises(UsageError, match="problems is"):
+    with pytest.raises(UsageError, match="versions is"):
         again([replace(problem, env="sum-v2") for problem in PROBLEMS])
     with pytest.raises(UsageError, match="records is 'samples' there, 'rsa' here"):
         evaluate_rsa(completer, TOKENIZER, PROBLEMS, config=SMALL, runs=1, pool=Pool(), out=out)
     assert out.read_bytes() == written
+    with pytest.raises(UsageError, match=r"versions is \{'sum': 1\} there, \{'sum': 2\} here"):
+        again([replace(problem, version=2) for problem in PROBLEMS])
+    out.write_bytes(written.replace(b'"format": 2, ', b""))
+    with pytest.raises(UsageError, match="written by another version of zaya: format 1, expected 2"):
+        again()
     for foreign in (b"my notes", b"my notes\n", b"[1]\n", written + b"[1]\n"):
         out.write_bytes(foreign)
         with pytest.raises(UsageError, match="is not a file of records"):
@@ -250,6 +255,17 @@ def probe(k: int) -> ScriptedCompleter:
     completer = ScriptedCompleter(TOKENIZER, script)
     evaluate(completer, PROBLEMS, k=k, params=PARAMS, pool=Pool())
     return completer
+
+
+def test_long_texts_are_kept_as_excerpts() -> None:
+    problem = replace(PROBLEMS[0], prompt="What is 0 + 0? " + "q" * EXCERPT, difficulty=3)
+    said = "t" * 999 + "u" * 999 + "\n</think>\n\n" + "a" * 999 + "b" * 999
+    completer = ScriptedCompleter(TOKENIZER, lambda prompt, seed, index: said)
+    params = SamplingParams(max_tokens=5000)
+    (record,) = evaluate(completer, [problem], k=1, params=params, pool=Pool())
+    assert (record.question[:10], record.question[-2:], record.difficulty) == ("What is 0 ", "q…", 3)
+    assert (record.reasoning, record.text) == ("…" + "u" * 999, "…" + "b" * 999)
+    assert len(record.question) == EXCERPT
 
 
 def test_problems_are_told_apart() -> None:

@@ -43,6 +43,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> (module, one-line summary), in the order of `zaya --help`."""
 
+ACTIONS: dict[str, tuple[str, str]] = {
+    "eval compare": (
+        "zaya.cli.eval_compare",
+        "say how much better the second of two evaluations is, on shared problems",
+    ),
+    "eval report": (
+        "zaya.cli.eval_report",
+        "make one HTML page of evaluations: tables, accuracy against tokens, samples",
+    ),
+}
+"""Second words of a command that are commands of their own, explained by the help of the first."""
+
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -109,10 +121,10 @@ def _give_up_stdout() -> None:
 
 
 def command_parser(name: str) -> Parser:
-    """The parser of one command; imports its module. Raises UsageError for a name that is not in the table."""
-    if name not in COMMANDS:
+    """The parser of one command; imports its module. Raises UsageError for a name that is not in the tables."""
+    if name not in COMMANDS and name not in ACTIONS:
         raise UsageError(f"no command is called '{name}'", hint=did_you_mean(name, COMMANDS, "zaya "))
-    module, summary = COMMANDS[name]
+    module, summary = ACTIONS[name] if name in ACTIONS else COMMANDS[name]
     parser = Parser(prog=f"zaya {name}", description=summary, allow_abbrev=False)
     command = import_module(module)
     command.add_arguments(parser)
@@ -128,7 +140,8 @@ def _dispatch(words: list[str]) -> int:
         if at == len(words):
             _top_parser().print_help()
             return 0
-        parser, rest = command_parser(words[at]), words[at + 1 :]
+        length = 2 if " ".join(words[at : at + 2]) in ACTIONS else 1
+        parser, rest = command_parser(" ".join(words[at : at + length])), words[at + length :]
         # Intermixed: options may stand between a model and its prompt. It loses what follows a bare `--`, and knows no
         # actions below a command.
         is_plain = "--" in rest or parser.get_default("has_actions")

@@ -9,19 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zaya.cli import INTERRUPTED
+from zaya.cli import ACTIONS, INTERRUPTED
 from zaya.cli.asking import warn_without_kernels
 from zaya.cli.pretrain import default_out
-from zaya.cli.printing import notice, program, say, table
+from zaya.cli.printing import notice, program, say, table, wrapped
 from zaya.core.progress import columns
+from zaya.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from zaya.eval.suite import SuiteConfig, SuiteResult, ThinkingRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "what was measured:\n" + "\n".join(
+        f"  zaya {name:14}{wrapped(summary, 58, hanging=' ' * 21)}" for name, (_, summary) in ACTIONS.items()
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in problems=40")
-    parser.add_argument("--config", required=True, metavar="FILE", help="the recipe, a TOML file")
+    parser.add_argument("--config", metavar="FILE", help="the recipe, a TOML file")
     parser.add_argument(
         "--out", metavar="DIR", help="where results go (default: runs/, the folder and the name of the recipe)"
     )
@@ -29,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.config is None:
+        words = [word for word in args.overrides if "=" not in word]
+        near = did_you_mean(f"eval {words[0]}", ACTIONS, "zaya ") if words else "zaya eval --config FILE"
+        raise UsageError("the recipe to evaluate is missing", hint=near)
+
     from zaya.config import load, to_toml
     from zaya.eval.suite import SuiteConfig, run_suite
 

@@ -79,6 +79,12 @@ def _read(path: Path, data: bytes, about: Mapping[str, Any]) -> list[dict[str, A
         raise _foreign(path) from error
     if not isinstance(header, dict) or not all(isinstance(row, dict) for row in rows):
         raise _foreign(path)
+    if header.get("format") != about.get("format"):
+        raise UsageError(
+            f"{path} was written by another version of zaya: format {header.get('format', 1)}, expected "
+            f"{about.get('format', 1)}",
+            hint="name another file, or move this one away",
+        )
     for key in (*about, *header):
         if header.get(key) != about.get(key):
             raise UsageError(

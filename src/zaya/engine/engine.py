@@ -270,11 +270,6 @@ class Engine:
     # ----- weights
 
     @property
-    def context(self) -> int:
-        """Tokens of a sequence at most, prompt and answer together."""
-        return self.model.config.max_positions
-
-    @property
     def weight_version(self) -> int:
         """Written down beside every id that is drawn. Whoever changes the weights sets it to another number: between
         two steps, so what runs goes on over what it has read, and nobody new begins with it."""

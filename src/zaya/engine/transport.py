@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from zaya.errors import UsageError, ZayaError
+from zaya.errors import CompletionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +47,11 @@ _MOST_WORDS = 500
 T = TypeVar("T")
 
 
-class ServerError(ZayaError):
+class ServerError(CompletionError):
     """A server that did not answer. Its neighbours may have."""
 
     def __init__(self, kind: FailureKind, message: str, *, wait_s: float | None = None) -> None:
-        super().__init__(message)
-        self.kind: FailureKind = kind
+        super().__init__(message, kind=kind)
         self.wait_s = wait_s
         """When the server wants to be asked again."""
 

@@ -95,6 +95,35 @@ def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
     return 1 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
 
 
+def pass_curve(values: Values) -> dict[int, Estimate]:
+    """pass@k of samples that are right (1) or wrong (0), for k = 1, 2, 4 ..., with the interval over new problems.
+
+    k goes as far as every problem has samples, so that all of them are means over the same problems.
+    """
+    given = [some for some in values.values() if some]
+    fewest = min(map(len, given), default=0)
+    powers = [1 << i for i in range(fewest.bit_length())]
+    return {
+        k: avg_at_k({str(i): [pass_at_k(len(some), round(sum(some)), k)] for i, some in enumerate(given)})
+        for k in powers
+    }
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p-value, exact: how often a fair coin would be at least as far from even. Ties say nothing."""
+    number, fewer = wins + losses, min(wins, losses)
+    if wins == losses:
+        return 1.0
+    return float(Fraction(2 * sum(math.comb(number, i) for i in range(fewer + 1)), 2**number))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least of the values that at least this share of them do not exceed. Raises UsageError where there is none."""
+    if not values:
+        raise UsageError("there is no percentile of nothing")
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
 def majority_at_k(
     answers: Sequence[str | None], correct: Sequence[bool], k: int, equivalent: Equivalent | None = None
 ) -> float:

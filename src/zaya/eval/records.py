@@ -1,5 +1,5 @@
 """What an evaluation leaves behind: a record for every sample, in a file (`core.records`) that a killed run takes up
-again. Used by `eval.run`, read by `eval.report`."""
+again. Written by `eval.run`, read again by `eval.evaluation`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from zaya.engine.types import FinishReason
 from zaya.envs.base import Status
+
+FORMAT = 2
+"""Version of the records, in the first line of a file. 2: difficulty, lenient reading, excerpts, versions of tasks."""
+EXCERPT = 1000
+"""Characters of a question or an answer that a record keeps, for people to read."""
+
+
+def beginning(text: str) -> str:
+    """As much of a text as a record keeps of a question."""
+    return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"
+
+
+def ending(text: str) -> str:
+    """As much of a text as a record keeps of an answer: its end."""
+    return text if len(text) <= EXCERPT else f"…{text[1 - EXCERPT :]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +49,38 @@ class Record:
     """The answer as the scorer read it."""
     loose: bool | None = None
     """Whether it is right when read loosely; None where the task has one reading only, or its judge failed."""
+    lenient_answer: str | None = None
+    """What `eval.lenient` read where the scorer found no answer."""
+    lenient_correct: bool = False
+    """Whether that is right. Never set where the scorer found an answer."""
+    difficulty: int = 0
+    """The level the problem was made at."""
+    question: str = ""
+    """The beginning of the problem."""
+    reasoning: str = ""
+    """The end of what was thought."""
+    text: str = ""
+    """The end of the visible answer."""
+
+    @property
+    def number(self) -> int:
+        """Which of the values of its problem."""
+        return self.sample
 
     @property
     def value(self) -> float | None:
         """What counts for the accuracy; None where nothing does."""
         return None if self.status is Status.INFRA else float(self.correct)
+
+    @property
+    def lenient_value(self) -> float | None:
+        """The same where an answer counts wherever it stands."""
+        return None if self.status is Status.INFRA else float(self.correct or self.lenient_correct)
+
+    @property
+    def truncated(self) -> float | None:
+        """1 where the budget ended it, 0 where it did not."""
+        return None if self.status is Status.INFRA else float(self.finish == FinishReason.LENGTH.value)
 
     def to_row(self) -> dict[str, Any]:
         return {**asdict(self), "status": self.status.value}
@@ -71,18 +114,42 @@ class RsaRecord:
     """Drawn in all rounds."""
     prompt_tokens: int
     """Of all prompts."""
+    round_tokens: tuple[int, ...] = ()
+    """Drawn in each round."""
+    lenient_score: float | None = None
+    """The score where an answer counts wherever it stands (`eval.lenient`)."""
+    truncated: float | None = None
+    """Share of the last candidates that the budget ended; None as for the score."""
+    difficulty: int = 0
+    """The level the problem was made at."""
+    question: str = ""
+    """The beginning of the problem."""
+    reasoning: str = ""
+    """The end of what the chosen candidate thought."""
+    text: str = ""
+    """The end of its visible answer."""
+
+    @property
+    def number(self) -> int:
+        """Which of the values of its problem."""
+        return self.run
 
     @property
     def value(self) -> float | None:
         """What counts for the accuracy; None where nothing does."""
         return self.score
 
+    @property
+    def lenient_value(self) -> float | None:
+        """The same where an answer counts wherever it stands."""
+        return self.lenient_score
+
     def to_row(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> RsaRecord:
-        return cls(**{**row, "accuracy": tuple(row["accuracy"])})
+        return cls(**{**row, "accuracy": tuple(row["accuracy"]), "round_tokens": tuple(row["round_tokens"])})
 
 
 class Scored(Protocol):
@@ -91,9 +158,27 @@ class Scored(Protocol):
     @property
     def digest(self) -> str: ...
     @property
+    def env(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def difficulty(self) -> int: ...
+    @property
     def value(self) -> float | None: ...
     @property
+    def lenient_value(self) -> float | None: ...
+    @property
+    def truncated(self) -> float | None: ...
+    @property
     def tokens(self) -> int: ...
+    @property
+    def answer(self) -> str | None: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def reasoning(self) -> str: ...
+    @property
+    def text(self) -> str: ...
 
 
 def by_problem(records: Iterable[Scored]) -> dict[str, list[float]]:
@@ -104,7 +189,6 @@ def by_problem(records: Iterable[Scored]) -> dict[str, list[float]]:
         if record.value is not None:
             given.append(record.value)
     return values
-
 
 
 def loosely_by_problem(records: Iterable[Record]) -> dict[str, list[float]]:

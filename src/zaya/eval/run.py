@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Protocol
+from typing import Any, Protocol
 
 from zaya.core.records import RecordFile
 from zaya.core.rng import derive_seed
-from zaya.engine.types import Completer, Completion, OnProgress, Request, SamplingParams
+from zaya.engine.types import Completer, Completion, FinishReason, OnProgress, Request, SamplingParams
 from zaya.envs.base import Problem, Score, Status
 from zaya.errors import UsageError
-from zaya.eval.records import Record, RsaRecord
+from zaya.eval.lenient import can_be_lenient, lenient, reboxed
+from zaya.eval.records import FORMAT, Record, RsaRecord, beginning, ending
 from zaya.text import Tokenizer
 from zaya.ttc.rsa import RsaConfig, solve_many
 from zaya.ttc.types import Solution
@@ -60,8 +61,7 @@ def evaluate(
     Raises UsageError where `out` holds the records of something else.
     """
     named = _named(problems)
-    about = {"records": "samples", "problems": _digest(named), "seed": seed, "plain": plain is not None}
-    about |= asdict(params)
+    about = _about("samples", named, seed) | {"plain": plain is not None} | asdict(params)
     total = len(named) * k
     with RecordFile(out, about) as file:
         found = {(r.digest, r.sample): r for r in map(Record.from_row, file.rows) if r.status is not Status.INFRA}
@@ -75,10 +75,13 @@ def evaluate(
             ]
             answers = completer.complete(requests, on_progress=_shifted(on_progress, done, total))
             heard = [answer[0] if answer else None for answer in answers]
-            texts = [(named[digest], c.text) for (digest, _), c in zip(part, heard, strict=True) if c is not None]
-            judged = iter(zip(pool.score(texts), pool.loosely_right(texts), strict=True))
+            asked = [named[digest] for (digest, _), c in zip(part, heard, strict=True) if c is not None]
+            spoken = [
+                _Spoken(c.text, c.reasoning, c.finish_reason is FinishReason.LENGTH) for c in heard if c is not None
+            ]
+            verdicts = iter(_judged(pool, asked, spoken))
             records = [
-                _record(named[digest], sample, own, completion, None if completion is None else next(judged))
+                _record(named[digest], sample, own, completion, None if completion is None else next(verdicts))
                 for (digest, sample), own, completion in zip(part, seeds, heard, strict=True)
             ]
             file.append(record.to_row() for record in records)
@@ -111,7 +114,7 @@ def evaluate_rsa(
     `on_progress` is told about rollouts. Raises UsageError where `out` holds the records of something else.
     """
     named = _named(problems)
-    about = {"records": "rsa", "problems": _digest(named), "seed": seed, **asdict(config)}
+    about = _about("rsa", named, seed) | asdict(config)
     total = len(named) * runs * config.generations
     with RecordFile(out, about) as file:
         found = {(r.digest, r.run): r for r in map(RsaRecord.from_row, file.rows) if r.score is not None}
@@ -124,19 +127,21 @@ def evaluate_rsa(
                 [named[digest].prompt for digest, _ in part], completer, tokenizer, config=config, seeds=seeds,
                 on_progress=_shifted(on_progress, done, total),
             )  # fmt: skip
-            scores = iter(
-                pool.score(
-                    [
-                        (named[digest], candidate.text)
-                        for (digest, _), solution in zip(part, solutions, strict=True)
-                        for round in solution.rounds
-                        for candidate in round.candidates
-                    ]
+            rounds = [
+                (named[digest], round)
+                for (digest, _), solution in zip(part, solutions, strict=True)
+                for round in solution.rounds
+            ]
+            verdicts = iter(
+                _judged(
+                    pool,
+                    [problem for problem, round in rounds for _ in round.candidates],
+                    [_Spoken(c.text, c.reasoning, not c.is_finished) for _, round in rounds for c in round.candidates],
                 )
             )
             records = []
             for (digest, run), own, solution in zip(part, seeds, solutions, strict=True):
-                by_round = [[next(scores) for _ in round.candidates] for round in solution.rounds]
+                by_round = [[next(verdicts) for _ in round.candidates] for round in solution.rounds]
                 records.append(_rsa_record(named[digest], run, own, solution, by_round))
             file.append(record.to_row() for record in records)
             found |= {(record.digest, record.run): record for record in records}
@@ -150,10 +155,46 @@ def _request(problem: Problem, params: SamplingParams, seed: int, plain: Tokeniz
     return Request(messages=[{"role": "user", "content": problem.prompt}], params=params, seed=seed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """What was written for a problem."""
+
+    text: str
+    reasoning: str
+    is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What it is worth, to the scorer and with an answer that stands elsewhere."""
+
+    score: Score
+    loose: bool | None = None
+    """Whether it is right when read loosely; None where the task has one reading only."""
+    lenient_answer: str | None = None
+    lenient_correct: bool = False
+
+
+def _judged(pool: Scorer, problems: Sequence[Problem], spoken: Sequence[_Spoken]) -> list[_Verdict]:
+    """All of them scored, and those without an answer asked about a second time with one that stands elsewhere."""
+    pairs = [(problem, said.text) for problem, said in zip(problems, spoken, strict=True)]
+    verdicts = [_Verdict(*each) for each in zip(pool.score(pairs), pool.loosely_right(pairs), strict=True)]
+    elsewhere = {
+        i: answer
+        for i, (problem, said) in enumerate(zip(problems, spoken, strict=True))
+        if can_be_lenient(problem, verdicts[i].score)
+        and (answer := lenient(said.text, said.reasoning, is_cut=said.is_cut)) is not None
+    }
+    again = pool.score([(problems[i], reboxed(answer)) for i, answer in elsewhere.items()]) if elsewhere else []
+    for (i, answer), score in zip(elsewhere.items(), again, strict=True):
+        verdicts[i] = replace(verdicts[i], lenient_answer=answer, lenient_correct=score.correct)
+    return verdicts
+
+
 def _record(
-    problem: Problem, sample: int, seed: int, completion: Completion | None, judged: tuple[Score, bool | None] | None
+    problem: Problem, sample: int, seed: int, completion: Completion | None, verdict: _Verdict | None
 ) -> Record:
-    score, loose = (None, None) if judged is None else judged
+    score = None if verdict is None else verdict.score
     return Record(
         digest=problem.digest,
         env=problem.env,
@@ -165,16 +206,22 @@ def _record(
         finish=None if completion is None else completion.finish_reason.value,
         tokens=0 if completion is None else len(completion.ids),
         answer=None if score is None else score.answer,
-        loose=loose,
+        loose=None if verdict is None else verdict.loose,
+        lenient_answer=None if verdict is None else verdict.lenient_answer,
+        lenient_correct=verdict is not None and verdict.lenient_correct,
+        difficulty=problem.difficulty,
+        question=beginning(problem.prompt),
+        reasoning="" if completion is None else ending(completion.reasoning),
+        text="" if completion is None else ending(completion.text),
     )
 
 
-def _rsa_record(problem: Problem, run: int, seed: int, solution: Solution, scores: list[list[Score]]) -> RsaRecord:
-    judged = [[score for score in some if score.status is not Status.INFRA] for some in scores]
-    accuracy = tuple(mean(float(score.correct) for score in some) if some else None for some in judged)
+def _rsa_record(problem: Problem, run: int, seed: int, solution: Solution, verdicts: list[list[_Verdict]]) -> RsaRecord:
+    judged = [[verdict for verdict in some if verdict.score.status is not Status.INFRA] for some in verdicts]
+    accuracy = tuple(mean(float(v.score.correct) for v in some) if some else None for some in judged)
     last = [] if solution.partial else judged[-1]
-    votes = clusters([score.answer for score in last])
-    chosen = last[votes[0][0]] if votes else None
+    votes = clusters([verdict.score.answer for verdict in last])
+    chosen = last[votes[0][0]].score if votes else None
     return RsaRecord(
         digest=problem.digest,
         env=problem.env,
@@ -187,7 +234,26 @@ def _rsa_record(problem: Problem, run: int, seed: int, solution: Solution, score
         left_out=sum(round.requests for round in solution.rounds) - sum(map(len, judged)),
         tokens=solution.usage.generated_tokens,
         prompt_tokens=solution.usage.prompt_tokens,
+        round_tokens=tuple(round.generated_tokens for round in solution.rounds),
+        lenient_score=mean(float(v.score.correct or v.lenient_correct) for v in last) if last else None,
+        truncated=solution.rounds[-1].truncated / len(solution.candidates) if last else None,
+        difficulty=problem.difficulty,
+        question=beginning(problem.prompt),
+        reasoning=ending(solution.reasoning),
+        text=ending(solution.text),
     )
+
+
+def _about(records: str, named: dict[str, Problem], seed: int) -> dict[str, Any]:
+    """The first line of a file of records. Versions come first, so that they are named where problems differ too."""
+    return {
+        "records": records,
+        "format": FORMAT,
+        "versions": {problem.env: problem.version for problem in named.values()},
+        "problems": _digest(named),
+        "num_problems": len(named),
+        "seed": seed,
+    }
 
 
 def _named(problems: Sequence[Problem]) -> dict[str, Problem]:

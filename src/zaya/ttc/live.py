@@ -207,7 +207,8 @@ class Live:
         finally:
             handle.cancel()
         if not completions:
-            raise CompletionError("nothing came back", kind="failed")
+            failures = getattr(handle, "failures", None) or {0: CompletionError("nothing came back")}
+            raise failures[0]
         if completions[0].finish_reason is FinishReason.CANCELLED:
             raise CompletionError("it was cancelled by another", kind="cancelled")
         return completions[0]

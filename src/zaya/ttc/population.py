@@ -28,6 +28,9 @@ from zaya.ttc.tails import carry, last_ids
 from zaya.ttc.types import Candidate, Round
 from zaya.ttc.vote import Extract
 
+_BYTES = 4
+"""Of a token, where nobody can say: most texts have about so many."""
+
 Question = str | Sequence[Mapping[str, Any]]
 """A question, or a conversation that ends with one."""
 
@@ -64,9 +67,10 @@ class Population:
     """The rollouts of one question, round by round."""
 
     def __init__(
-        self, question: Question, seed: int, config: RsaConfig, tokenizer: Tokenizer, context: int | None = None
+        self, question: Question, seed: int, config: RsaConfig, tokenizer: Tokenizer | None, context: int | None = None
     ) -> None:
-        """`context`: tokens that the model can read and write. Raises UsageError for a question that is too long."""
+        """`context`: tokens that the model can read and write. Without a tokenizer lengths of prompts are estimates,
+        and tails are counted by the server's tokens. Raises UsageError for a question that is too long."""
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
         self.messages = normalize_messages(messages)
         self.config = config
@@ -81,9 +85,11 @@ class Population:
             for round in range(config.rounds + 1)
         ]
         self._orders: dict[int, list[list[int]]] = {}
-        self.question_ids = render(tokenizer, self.messages).ids
-        empty = aggregation_messages(self.messages, [""] * config.fan_in)
-        self.frame = len(render(tokenizer, empty).ids)
+        if config.continuation == "prefill" and tokenizer is None:
+            raise UsageError("continuation = 'prefill' needs the model's tokenizer", hint="or continuation = 'prompt'")
+        self.question_ids = () if tokenizer is None else tuple(render(tokenizer, self.messages).ids)
+        self.question_tokens = self._length(self.messages)
+        self.frame = self._length(aggregation_messages(self.messages, [""] * config.fan_in))
         """Tokens of an aggregation prompt without the tails."""
         self._check_room(context)
 
@@ -176,14 +182,20 @@ class Population:
         tokens, limit = self.config.carried, self.config.max_prompt
         while True:
             messages = aggregation_messages(self.messages, [self._tail(rollout, tokens) for rollout in shown])
-            if not shown or tokens == 0:
+            if not shown or tokens == 0 or self.tokenizer is None:
                 return messages
-            length = len(render(self.tokenizer, messages).ids)
+            length = self._length(messages)
             if length <= limit:
                 return messages
             # in proportion: tokens drawn and tokens of their text encoded again need not be equally many
             longest = min(tokens, max(len(rollout.completion.ids) for rollout in shown if rollout.completion))
             tokens = min(longest - 1, longest * (limit - self.frame) // (length - self.frame))
+
+    def _length(self, messages: Sequence[Mapping[str, Any]]) -> int:
+        """Tokens of a prompt; without a tokenizer an estimate."""
+        if self.tokenizer is None:
+            return sum(len(str(message["content"]).encode("utf-8", "replace")) for message in messages) // _BYTES
+        return len(render(self.tokenizer, messages).ids)
 
     def _tail(self, rollout: Rollout, tokens: int) -> str:
         assert rollout.completion is not None
@@ -202,6 +214,7 @@ class Population:
             written[:0] = part.completion.ids
             if not part.sources:
                 break
+        assert self.tokenizer is not None
         head, tail = self.config.head_tokens, self.config.carried
         if len(written) <= head + tail:
             return tuple(written)
@@ -211,9 +224,9 @@ class Population:
 
     def accept(self, rollout: Rollout, completion: Completion) -> None:
         """A rollout has ended."""
-        rollout.prompt_tokens = len(completion.prompt_ids)
+        rollout.prompt_tokens = completion.prompt_tokens
         rollout.cached_tokens = completion.cached_tokens
-        rollout.generated_tokens = len(completion.ids)
+        rollout.generated_tokens = completion.generated_tokens
         self.restore(rollout, completion)
 
     def restore(self, rollout: Rollout, completion: Completion) -> None:
@@ -250,6 +263,7 @@ class Population:
             answer=extract(completion.text) if completion.text else None,
             is_finished=completion.finish_reason is FinishReason.STOP,
             is_forced=is_forced,
+            is_approximate=completion.is_approximate,
             prompt_tokens=rollout.prompt_tokens,
             cached_tokens=rollout.cached_tokens,
             generated_tokens=rollout.generated_tokens,
@@ -268,11 +282,11 @@ class Population:
             )
         if context is None:
             return
-        longest = len(self.question_ids) + config.params(0).max_tokens
+        longest = self.question_tokens + config.params(0).max_tokens
         for round in range(1, config.rounds + 1):
             shown = self.frame + config.fan_in * config.carried
             if config.continuation == "prefill":
-                shown = len(self.question_ids) + config.head_tokens + config.carried
+                shown = self.question_tokens + config.head_tokens + config.carried
             longest = max(longest, shown + config.params(round).max_tokens)
         if longest > context:
             raise UsageError(

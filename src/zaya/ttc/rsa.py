@@ -34,7 +34,7 @@ __all__ = ["PRESETS", "Question", "RsaConfig", "asolve", "resolve", "solve", "so
 def solve(
     question: Question,
     completer: Completer,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     *,
     preset: str = "rsa_16k_4k",
     config: RsaConfig | None = None,
@@ -55,6 +55,7 @@ def solve(
 ) -> Solution:
     """Solve one problem. `config` takes the place of `preset`; population, fan_in and rounds override either.
 
+    tokenizer: that of the model; a server that counts its tokens can do without.
     selection: how the answer is chosen (`ttc.vote.Selection`). equivalent: whether two answers say the same; none
         compares them as mathematics. behaviour, judge: what "behaviour" and "external" ask.
     deadline_s: seconds after which the best there is is returned, `partial`.
@@ -84,7 +85,7 @@ def solve(
 async def asolve(
     question: Question,
     completer: Completer,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     *,
     preset: str = "rsa_16k_4k",
     config: RsaConfig | None = None,
@@ -122,7 +123,7 @@ async def asolve(
 def solve_many(
     questions: Sequence[Question],
     completer: Completer,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     *,
     config: RsaConfig,
     seeds: Sequence[int] | None = None,

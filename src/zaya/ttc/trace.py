@@ -34,7 +34,7 @@ class Trace:
             "question": population.messages,
             "seed": seed,
             "selection": selection,
-            "tokenizer": population.tokenizer.digest,
+            "tokenizer": None if population.tokenizer is None else population.tokenizer.digest,
             "settings": asdict(population.config),
         }
         self._file = RecordFile(path, json.loads(json.dumps(about)))
@@ -67,6 +67,8 @@ class Trace:
             candidate=asdict(candidate),
             ids=list(completion.ids),
             reasoning_ids=len(completion.reasoning_ids),
+            pieces=None if completion.pieces is None else [piece.decode("latin-1") for piece in completion.pieces],
+            reasoning_pieces=len(completion.reasoning_pieces),
             closed=completion.is_closed,
             finish=completion.finish_reason.value,
         )
@@ -98,6 +100,7 @@ class Trace:
 
 def _restore(population: Population, rollout: Rollout, row: Mapping[str, Any]) -> None:
     ids, candidate = tuple(row["ids"]), row["candidate"]
+    pieces = None if row["pieces"] is None else tuple(piece.encode("latin-1") for piece in row["pieces"])
     rollout.sources = tuple(candidate["sources"])
     rollout.begun, rollout.ended = row["begun"], row["ended"]
     rollout.prompt_tokens = candidate["prompt_tokens"]
@@ -111,6 +114,9 @@ def _restore(population: Population, rollout: Rollout, row: Mapping[str, Any]) -
         prompt_ids=(),
         reasoning_ids=ids[: row["reasoning_ids"]],
         is_closed=row["closed"],
+        is_approximate=candidate["is_approximate"],
+        pieces=pieces,
+        reasoning_pieces=() if pieces is None else pieces[: row["reasoning_pieces"]],
     )
     population.restore(rollout, completion)
 

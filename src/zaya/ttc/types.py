@@ -23,6 +23,8 @@ class Candidate:
     """Whether the model ended it, not the budget."""
     is_forced: bool = False
     """Whether its reasoning was cut and closed for it."""
+    is_approximate: bool = False
+    """Whether a server did not tell its tokens, so that they, and the cut of its tail, are as good as its counts."""
     prompt_tokens: int
     cached_tokens: int = 0
     """Those of them that did not have to be computed."""

@@ -1,0 +1,88 @@
+"""zaya eval compare: how much better the second of two evaluations is, on the problems they share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zaya.cli.printing import say, table, visible
+from zaya.core.progress import columns
+
+if TYPE_CHECKING:
+    from zaya.eval.compare import Comparison
+    from zaya.eval.metrics import Estimate
+
+_MOST_CHANGES = 5
+"""Problems that are shown; --json has all."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="a file of records, or the directory of an evaluation")
+    parser.add_argument("b", metavar="B", help="what is compared with it; of two directories, what is called the same")
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="only the problems of this task or environment; a name that ends in / is all of a family",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="a JSON object in each line, with all problems that changed"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from zaya.eval.compare import compare, counterparts
+    from zaya.eval.evaluation import read_evaluations
+
+    pairs = counterparts(read_evaluations([Path(args.a)]), read_evaluations([Path(args.b)]))
+    for index, (a, b) in enumerate(pairs):
+        found = compare(a, b, task=args.task)
+        if args.json:
+            print(json.dumps({"path_a": a.where, "path_b": b.where, **asdict(found)}))
+            continue
+        if index:
+            print()
+        say(f"A: {visible(a.where)}")
+        say(f"B: {visible(b.where)}")
+        for name, evaluation in (("A", a), ("B", b)):
+            if evaluation.missing:
+                say(f"{name} was interrupted: {evaluation.missing} of its problems have no record.")
+        print()
+        _say(found)
+    return 0
+
+
+def _say(found: Comparison) -> None:
+    width = columns(sys.stdout)
+    cells = [
+        ["percent", "accuracy", "± new problems", "± sampling", "values"],
+        ["A", *_cells(found.a)],
+        ["B", *_cells(found.b)],
+        ["B - A", *_cells(found.difference, sign="+")],
+    ]
+    print(table(cells, width, drop=("values", "± sampling")))
+    print()
+    say(
+        f"{found.num_shared} problems are shared, of {found.num_a} of A and {found.num_b} of B. B is better on "
+        f"{found.wins}, worse on {found.losses}, equal on {found.ties}; the sign test gives p = {found.p_value:.2g}. "
+        "Intervals are of 95 %; the difference is paired by problem."
+    )
+    if found.settings:
+        differ = "; ".join(f"{key} {a} and {b}" for key, (a, b) in sorted(found.settings.items()))
+        say(f"They differ in settings: {differ}.")
+    shown = found.changes[:_MOST_CHANGES]
+    if shown:
+        print()
+        say(f"The largest changes, {len(shown)} of {len(found.changes)}:")
+    for change in shown:
+        numbers = f"{100 * change.a:5.1f} -> {100 * change.b:5.1f}"
+        line = f"  {numbers}  {change.digest[:8]}  {visible(change.env)}: {visible(change.question)}"
+        print(line if len(line) <= width else f"{line[: width - 1]}…")
+
+
+def _cells(estimate: Estimate, sign: str = "") -> list[str]:
+    halves = ["" if half is None else f"{100 * half:.1f}" for half in (estimate.problems, estimate.sampling)]
+    return [format(100 * estimate.mean, f"{sign}.1f"), *halves, f"{estimate.num_values:,}"]
