@@ -331,6 +331,8 @@ def check_events(events: Sequence[Event], solution: Solution) -> None:
             assert (candidate.reasoning + candidate.text).startswith("".join(event.text for event in grown)[:20])
             assert [event.tokens for event in grown] == sorted(event.tokens for event in grown)
             assert grown[-1].tokens <= candidate.generated_tokens
+            assert [event.is_answering for event in grown] == sorted(event.is_answering for event in grown)
+            assert grown[-1].is_answering
 
 
 def test_one_more_call_weighs_the_last() -> None:
