@@ -56,7 +56,8 @@ class Row:
     begun: float = 0.0
     tokens: int = 0
     sources: tuple[int, ...] = ()
-    answer: str | None = None
+    answer: int | None = None
+    """Which of the answers that have turned up."""
     why: str = ""
     """What it failed of, for now or for good."""
 
@@ -186,7 +187,8 @@ class View:
 
     def _end(self, row: Row, candidate: Candidate) -> None:
         row.state = "done" if candidate.is_finished else "cut"
-        row.tokens, row.sources, row.answer = candidate.generated_tokens, candidate.sources, candidate.answer
+        row.tokens, row.sources = candidate.generated_tokens, candidate.sources
+        row.answer = None if candidate.answer is None else self._answers.of(candidate.answer)
 
     def _is_open(self, rows: Sequence[Row]) -> bool:
         return rows[0].round not in self._closed and any(row.state != "waiting" for row in rows)
@@ -214,14 +216,14 @@ class View:
             return [("weighing the last candidates", "")]
         over = sum(row.state in _OVER for row in rows)
         line: list[Span] = [(f"round {rows[0].round}  {over} of {len(rows)} ended", "")]
-        found = Counter(self._answers.of(row.answer) for row in rows if row.answer is not None)
+        found = Counter(row.answer for row in rows if row.answer is not None)
         for place, (index, count) in enumerate(found.most_common()):
             text, color = self._answers.span(index)
             line += [(", " if place else "  ", ""), (f"{text} x{count}", color)]
         return _fitting(line, width)
 
     def _row_line(self, row: Row, now: float, width: int) -> Line:
-        color = _COLORS[self._answers.of(row.answer) % len(_COLORS)] if row.answer is not None else ""
+        color = "" if row.answer is None else self._answers.span(row.answer)[1]
         budget = self._budget(row)
         look = {"waiting": DIM, "reading": DIM, "failed": RED, "again": RED}.get(row.state, color)
         size = max(6, min(24, width // 4))
@@ -237,7 +239,7 @@ class View:
         ]
         reads = f"reads {' '.join(map(str, row.sources))}" if row.sources else ""
         remark = self._remark(row)
-        column = len("reads ") + min(self.config.fan_in, 8) * (number + 1)
+        column = len("reads") + min(self.config.fan_in, 8) * (number + 1)
         taken = sum(cells(text) for text, _ in line)
         if row.round and width - taken >= column + _LONGEST // 2:
             line += [("  ", ""), (padded(clipped(reads, column), column), DIM)]
@@ -248,7 +250,7 @@ class View:
 
     def _remark(self, row: Row) -> Span:
         if row.answer is not None:
-            return self._answers.span(self._answers.of(row.answer))
+            return self._answers.span(row.answer)
         if row.state in ("again", "failed"):
             return one_line(row.why), RED
         if row.state == "late":

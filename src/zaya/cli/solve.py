@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from zaya.cli.asking import (
     text,
 )
 from zaya.cli.printing import note, notice, write
+from zaya.cli.rounds import OPTIONS, add_rounds, configured, in_options, naming_options
 from zaya.cli.screen import clipped, one_line
 from zaya.errors import ConfigError, UsageError, did_you_mean
 
@@ -46,22 +46,6 @@ _MOST_OF_QUESTION = 240
 """Columns that are shown with a replay."""
 _SELECTIONS = ("auto", "majority", "aggregate", "single", "random")
 """Those that need no function to ask."""
-_SETTINGS = {
-    "population": (int, "N", "rollouts of a round"),
-    "fan_in": (int, "C", "rollouts whose ends a later one reads"),
-    "rounds": (int, "T", "rounds after the first"),
-    "think_budget": (int, "B", "tokens of a rollout, but in the last round"),
-    "tail_tokens": (int, "TAU", "tokens of a rollout that are handed on"),
-    "final_budget": (int, "F", "tokens of a rollout in the last round"),
-    "final_workers": (int, "M", "rollouts of the last round"),
-    "temperature": (float, "X", "0 takes the likeliest token"),
-    "top_p": (float, "P", "of the likeliest tokens, as many as have this probability together"),
-}
-"""Of `RsaConfig`, those that are options."""
-_OPTIONS = {
-    **{name: f"--{name.replace('_', '-')}" for name in _SETTINGS}, "max_concurrency": "--concurrency",
-    "deadline_s": "--deadline", "retries": "--retries",
-}  # fmt: skip
 _LOCAL = {
     "dtype": None, "quantize": None, "device": "cpu", "kv": "model", "speculate": 0, "deterministic": False,
     "threads": None,
@@ -70,31 +54,18 @@ _LOCAL = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from zaya.ttc.rsa import PRESETS, RsaConfig
-
     parser.add_argument(
         "question", nargs="?", type=text, metavar="QUESTION",
         help="what to solve, such as 'What is 58 + 67 - 9 + 24?'; not needed with --replay",
     )  # fmt: skip
     parser.add_argument("--model", metavar="MODEL", help=f"{MODEL_HELP}; with --url, what the server calls it")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same answer (default: 0)")
-    rounds = parser.add_argument_group("rounds")
-    rounds.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"one of {', '.join(PRESETS)} (default: micro for the micro model, rsa_16k_4k for others)",
-    )
-    for name, (kind, metavar, help) in _SETTINGS.items():
-        rounds.add_argument(_OPTIONS[name], type=kind, metavar=metavar, help=f"{help} (default: the preset's)")
-    others = ", ".join(field.name for field in fields(RsaConfig) if field.name not in _SETTINGS)
-    rounds.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"any other setting: {others}"
-    )  # fmt: skip
-    rounds.add_argument(
+    add_rounds(parser)
+    work = parser.add_argument_group("work")
+    work.add_argument(
         "--selection", default="auto", metavar="HOW",
         help=f"how the answer is chosen: {', '.join(_SELECTIONS)} (default: auto, the majority where there is one)",
     )  # fmt: skip
-    work = parser.add_argument_group("work")
     work.add_argument(
         "--deadline", type=float, metavar="SECONDS", help="then the best there is becomes the answer (default: none)"
     )
@@ -132,15 +103,18 @@ def run(args: argparse.Namespace) -> int:
     if args.replay is not None:
         return _replay(args)
     from zaya.ttc.rsa import solve
+    from zaya.ttc.vote import check_selection
 
     config = configured(args.model if args.url is None else args.url, vars(args))
+    with naming_options():
+        check_selection(args.selection, config.workers(config.rounds), None, None)
     for warning in config.warnings:
-        notice(f"warning: {_in_options(warning, _OPTIONS)}")
+        notice(f"warning: {in_options(warning)}")
     before = [] if args.trace is None else _kept(args, config)
     with ExitStack() as stack:
         asked = _open(args, stack)
         started = time.perf_counter()
-        with _naming_trace(args.trace), _watching(args, config, before) as watch, _naming_options(has_prose=True):
+        with _naming_trace(args.trace), _watching(args, config, before) as watch, naming_options(has_prose=True):
             solution = solve(
                 asked.question, asked.completer, asked.tokenizer, config=config, seed=args.seed,
                 selection=args.selection, deadline_s=args.deadline, max_concurrency=args.concurrency,
@@ -150,25 +124,6 @@ def run(args: argparse.Namespace) -> int:
     drawn = solution.usage.generated_tokens - sum(e.candidate.generated_tokens for e in before if e.candidate)
     _print(args, solution, config, args.seed, args.selection, seconds, drawn / seconds)
     return 0
-
-
-def configured(source: str | None, given: Mapping[str, Any]) -> RsaConfig:
-    """The preset with what was given put in its place. `source`: the model, or the server. Raises UsageError,
-    ConfigError."""
-    from zaya.config import load
-    from zaya.model.embedded import is_micro
-    from zaya.ttc.rsa import RsaConfig, resolve
-
-    for item in given["set"]:
-        if not item.partition("=")[1]:
-            raise UsageError(f"--set takes KEY=VALUE: {item!r}", hint="such as --set barrier=full")
-    config = resolve(given["preset"] or ("micro" if is_micro(source) else "rsa_16k_4k"))
-    changes = {name: given[name] for name in _SETTINGS if given[name] is not None}
-    keys = {item.partition("=")[0].strip() for item in given["set"]}
-    if "population" in changes and "fan_in" not in keys:  # a small one shows what it has, unless somebody asks for more
-        changes.setdefault("fan_in", max(1, min(config.fan_in, changes["population"])))
-    with _naming_options():
-        return load(RsaConfig, None, [*(f"{k}={v}" for k, v in changes.items()), *given["set"]], base=config)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -193,7 +148,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("the question is empty", hint="such as 'What is 58 + 67 - 9 + 24?'")
     if args.selection not in _SELECTIONS:
         raise UsageError(f"there is no --selection {args.selection}", hint=did_you_mean(args.selection, _SELECTIONS))
-    with _naming_options():
+    with naming_options():
         check_options(args.concurrency, args.retries, args.deadline)
     if args.url is None:
         if given := [name for name in ("api_key_env", "tokenizer") if getattr(args, name) is not None]:
@@ -304,7 +259,7 @@ def _kept(args: argparse.Namespace, config: RsaConfig) -> list[Event]:
     here = {"seed": args.seed, "selection": args.selection, **asdict(config)}
     for name, value in here.items():
         if there.get(name) != value:
-            option = _OPTIONS.get(name, f"--{name}" if name in ("seed", "selection") else f"--set {name}")
+            option = OPTIONS.get(name, f"--set {name}")
             raise UsageError(
                 f"{path} is of another run: {option} is {there.get(name)} there, {value} here",
                 hint="give the same command to go on, or name another file",
@@ -356,23 +311,3 @@ def _replay(args: argparse.Namespace) -> int:
     seconds = events[-1].at
     _print(args, solution, config, seed, selection, seconds, solution.usage.generated_tokens / max(seconds, 1e-9))
     return 0
-
-
-# ----- errors
-
-
-@contextmanager
-def _naming_options(*, has_prose: bool = False) -> Iterator[None]:
-    """Errors in the names of the options, where there is one. `has_prose`: of work under way, whose errors may be
-    anybody's words, so that "rounds" need not be the setting."""
-    try:
-        yield
-    except (ConfigError, UsageError) as error:
-        names = [name for name in _OPTIONS if "_" in name or not has_prose]
-        hint = None if error.hint is None else _in_options(error.hint, names)
-        raise type(error)(_in_options(error.message, names), hint=hint) from error
-
-
-def _in_options(words: str, names: Iterable[str]) -> str:
-    words = re.sub(rf"(?<![\w-])(?:rsa\.)?({'|'.join(names)})\b", lambda found: _OPTIONS[found[1]], words)
-    return re.sub(r"\brsa\.(\w+)", r"--set \1", words)

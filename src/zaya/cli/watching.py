@@ -40,9 +40,9 @@ class Watch:
     ) -> None:
         """`before`: what had happened when the run was interrupted, shown with the first event. `terminal_only`:
         elsewhere nothing is said. `speed`: seconds of the events in one of the clock."""
-        stream = sys.stderr if stream is None else stream
-        self.screen = Screen(stream)
-        self._view = View(config, has_blocks=_can_show(stream, "█░"))
+        shown_on = stream or sys.stderr
+        self.screen = Screen(shown_on)
+        self._view = View(config, has_blocks=_can_show(shown_on, "█░"))
         self._before = list(before)
         self._deadline_s = deadline_s
         self._is_quiet = terminal_only and not self.screen.in_place
