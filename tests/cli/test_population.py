@@ -111,6 +111,10 @@ def test_what_does_not_fit() -> None:
     assert lines[9] == "9 more: 5 done, 4 waiting"
     assert len(shown(view(*events, config=config), 1.0, height=18)) == 18
     assert "more" not in shown(view(*events, config=config), 1.0, height=18)[-1]
+    backwards = [start(0, 0, 15 - worker) for worker in range(12)] + [end(1, 0, 15 - w, 50, "3") for w in range(5)]
+    lines = shown(view(*backwards, config=config), 1.0, height=12)
+    assert [line.split()[1] for line in lines[2:11]] == ["reading"] * 7 + ["done"] * 2
+    assert lines[11] == "7 more: 3 done, 4 waiting"
     assert shown(view(*events, config=config), 1.0, height=3)[2] == "16 more: 7 reading, 5 done, 4 waiting"
 
 
@@ -142,6 +146,10 @@ def test_time_left() -> None:
     under_way = [start(0, 0, 0), start(0, 0, 1), grow(4, 0, 0, 50), grow(4, 0, 1, 25)]
     # at a fifth of a second a token: 75 for itself, 100 for the two that wait, 200 for the last round
     assert view(*under_way).left_s(5.0) == pytest.approx((75 + 100 + 200) / 5)
+    five = RsaConfig(
+        population=5, fan_in=2, rounds=1, think_budget=100, tail_tokens=20, final_budget=200, answer_reserve=10
+    )
+    assert view(*under_way, config=five).left_s(5.0) == pytest.approx((75 + 2 * 100 + 200) / 5)
     assert view(*under_way, deadline_at=25.0).left_s(5.0) == 20.0
     assert view(*under_way, deadline_at=4.0).left_s(5.0) == 0.0
     assert view(start(0, 0, 0)).left_s(5.0) is None

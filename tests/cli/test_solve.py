@@ -284,12 +284,16 @@ def test_a_trace_is_gone_on_with_and_shown_again(
     assert [line[:22] for line in err[:2]] == ["Why? Give the answer i", "round 0  8 rollouts  a"]
     assert "has no answer yet: it was interrupted after 11 of 24 rollouts" in err[2]
     # again, whole
+    ticks = count()
+    monkeypatch.setattr("zaya.cli.solve.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     assert main(command) == 0
     out, err = capsys.readouterr()
+    spent = sum(len(completion.ids) for [completion] in made[1].complete(made[1].requests[:]))
+    assert f"1.0 s, {spent} tokens/s" in err.replace("\n", " ")  # of this run, not of both
     lines = err.splitlines()
     assert lines[0] == f"{path} holds 11 of 24 rollouts"
     assert [line[:8] for line in lines[1:4]] == ["round 0 ", "round 1 ", "round 2 "]
-    assert len(made[1].requests) == 24 - 11
+    assert len(made[1].requests) == 2 * (24 - 11)
     whole = main(["solve", "Why?", "--set", "barrier=full", "--concurrency", "1"]), capsys.readouterr()
     assert (0, out, lines[1:4]) == (whole[0], whole[1].out, whole[1].err.splitlines()[:3])
     fake.loaded.clear()

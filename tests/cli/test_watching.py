@@ -92,6 +92,16 @@ def test_frames_below_lines_that_stay(terminal: Terminal) -> None:
     assert "\x1b[36m" in terminal.getvalue()
 
 
+def test_less_in_the_place_of_more(terminal: Terminal) -> None:
+    screen = Screen(terminal)
+    for lines in (["one", "two", "three"], ["a longer line", "b"], ["c"]):
+        screen.draw([[(line, "1")] for line in lines])
+        assert played(terminal.getvalue()) == (lines, True)
+    screen.say("stays")
+    screen.draw([[("漢字漢字", ""), ("x" * 80, "1")]])
+    assert played(terminal.getvalue())[0] == ["stays", "漢字漢字" + "x" * 71 + "…"]
+
+
 def test_a_terminal_that_becomes_narrow(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(terminal)
     screen.draw([[("x" * 75, "")], [("y" * 30, "")], [("", "")]])
