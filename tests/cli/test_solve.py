@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -30,6 +31,7 @@ from tests.cli.fakes import EMBEDDED, TOKENIZER, Scripted, Terminal
 from tests.cli.test_watching import played
 from zaya.cli import main
 from zaya.engine.scripted import Prompt, Script, ScriptedCompleter
+from zaya.engine.types import Request
 from zaya.envs.answers import INSTRUCTION
 from zaya.text import Tokenizer, render
 from zaya.ttc.prompts import aggregation_messages
@@ -193,6 +195,32 @@ def test_any_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("warning: --think-budget 192 is less than two tails of 120 tokens")
     assert main(["solve", "Why?", "--population", "3", "--rounds", "0"]) == 0
     assert len(made[-1].requests) == 3
+
+
+def test_a_deadline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Stuck(ScriptedCompleter):
+        def submit(self, request: Request) -> Any:
+            handle = super().submit(request)
+            if "Attempt 1" not in str(request.messages) and has_first:
+                return handle
+            return SimpleNamespace(result=asyncio.Event().wait)
+
+    install(monkeypatch, counting())
+    monkeypatch.setattr("zaya.engine.engine.Engine", lambda *_, **__: Stuck(TOKENIZER, counting()))
+    has_first = True
+    monkeypatch.setattr("zaya.ttc.live.Live._completion", _without_deltas)
+    assert main(["solve", "Why?", "--deadline", "0.5"]) == 0
+    assert "answer 73, by majority of 73 x4, (none) x4; partial (deadline); " in capsys.readouterr().err.replace(
+        "\n", " "
+    )
+    has_first = False
+    assert main(["solve", "Why?", "--deadline", "0.05"]) == 2
+    assert "hint: allow more time, or lower --think-budget" in capsys.readouterr().err
+
+
+async def _without_deltas(live: Any, rollout: Any, request: Request) -> Any:
+    [completion] = await live.completer.submit(request).result()
+    return completion
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_frames_below_lines_that_stay(terminal: Terminal) -> None:
 
 def test_less_in_the_place_of_more(terminal: Terminal) -> None:
     screen = Screen(terminal)
-    for lines in (["one", "two", "three"], ["a longer line", "b"], ["c"]):
+    for lines in (["one", "two", "three"], ["a longer line", "b"], ["c", "d"], ["e"]):
         screen.draw([[(line, "1")] for line in lines])
         assert played(terminal.getvalue()) == (lines, True)
     screen.say("stays")

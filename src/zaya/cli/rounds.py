@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from zaya.errors import ConfigError, UsageError
+from zaya.errors import UsageError, ZayaError
 
 if TYPE_CHECKING:
     from zaya.ttc.rsa import RsaConfig
@@ -76,10 +76,11 @@ def naming_options(*, has_prose: bool = False) -> Iterator[None]:
     anybody's words, so that "rounds" need not be the setting."""
     try:
         yield
-    except (ConfigError, UsageError) as error:
+    except ZayaError as error:
         names = [name for name in OPTIONS if "_" in name or not has_prose]
-        hint = None if error.hint is None else in_options(error.hint, names)
-        raise type(error)(in_options(error.message, names), hint=hint) from error
+        error.message = in_options(error.message, names)
+        error.hint = None if error.hint is None else in_options(error.hint, names)
+        raise
 
 
 def in_options(words: str, names: Iterable[str] = OPTIONS) -> str:

@@ -183,7 +183,7 @@ def _open(args: argparse.Namespace, stack: ExitStack) -> _Asked:
         if not key:
             raise UsageError(f"--api-key-env names a variable that is not set: {args.api_key_env}")
     if args.tokenizer is not None:
-        directory = args.tokenizer.parent if args.tokenizer.is_file() else args.tokenizer
+        directory = args.tokenizer.parent if args.tokenizer.name == "tokenizer.json" else args.tokenizer
         tokenizer = load_tokenizer(directory)
         if tokenizer is None:
             raise UsageError(f"{directory} has no tokenizer files", hint="add tokenizer.json to it")
