@@ -271,7 +271,9 @@ def test_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
     monkeypatch.setenv("KEY", "sesame")
     words = ["solve", "Why?", "--url", "http://host/v1", "--model", "zaya1-8b", "--rounds", "0"]
     assert main([*words, "--api-key-env", "KEY"]) == 0
-    assert capsys.readouterr().out == "think\n\n\\boxed{73}\n"
+    out, err = capsys.readouterr()
+    assert out == "think\n\n\\boxed{73}\n"
+    assert err.startswith("warning: without --tokenizer the length of prompts is counted in bytes")
     requests = Server.made["requests"]
     assert {**Server.made, "requests": 0} == {
         "base_url": "http://host/v1", "model": "zaya1-8b", "api_key": "sesame", "tokenizer": None, "open": False,
@@ -285,6 +287,7 @@ def test_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
         assert main([*words, "--tokenizer", str(named)]) == 0
         assert Server.made["tokenizer"].digest == TOKENIZER.digest
         assert Server.made["api_key"] is None
+        assert "warning" not in capsys.readouterr().err
     assert fake.loaded == {}
     (tmp_path / "empty").mkdir()
     assert main([*words, "--tokenizer", str(tmp_path / "empty")]) == 2

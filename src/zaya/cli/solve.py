@@ -189,8 +189,14 @@ def _open(args: argparse.Namespace, stack: ExitStack) -> _Asked:
             raise UsageError(f"{directory} has no tokenizer files", hint="add tokenizer.json to it")
     remote = import_module("zaya.engine.remote")
     completer = stack.enter_context(remote.RemoteCompleter(args.url, args.model, api_key=key, tokenizer=tokenizer))
-    # without the model's own, bytes are a bound of what a prompt is long
-    return _Asked(args.question, completer, byte_tokenizer() if tokenizer is None else tokenizer)
+    if tokenizer is None:
+        # bytes are a bound of a prompt's length, and a bad one: what is shown of others is shortened until they fit
+        notice(
+            "warning: without --tokenizer the length of prompts is counted in bytes, so less is handed on than "
+            "--tail-tokens allows\nhint: name the directory with the model's tokenizer.json"
+        )
+        tokenizer = byte_tokenizer()
+    return _Asked(args.question, completer, tokenizer)
 
 
 # ----- what is shown
