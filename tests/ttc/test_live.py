@@ -272,6 +272,9 @@ def test_a_run_goes_on_from_its_record(tmp_path: Path) -> None:
         file.write(b'{"kind": "rollout", "rou')  # killed while it wrote
     kept = [row for row in map(json.loads, path.read_bytes().splitlines()[1:-1]) if row["kind"] == "rollout"]
     assert 6 <= len(kept) <= 10
+    # a round is over where all of its rollouts are
+    ended = Counter(row["round"] for row in kept)
+    assert [event.round for event in replay(path)[1] if event.kind == "round"] == [r for r in ended if ended[r] == 6]
     rest = Slow(turns=by_seed)
     solution = live(rest, seed=3, trace=path)
     assert candidates_of(solution) == candidates_of(whole)
@@ -331,6 +334,8 @@ def check_events(events: Sequence[Event], solution: Solution) -> None:
             assert (candidate.reasoning + candidate.text).startswith("".join(event.text for event in grown)[:20])
             assert [event.tokens for event in grown] == sorted(event.tokens for event in grown)
             assert grown[-1].tokens <= candidate.generated_tokens
+            assert [event.is_answering for event in grown] == sorted(event.is_answering for event in grown)
+            assert grown[-1].is_answering
 
 
 def test_one_more_call_weighs_the_last() -> None:

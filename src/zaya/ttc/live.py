@@ -190,11 +190,12 @@ class Live:
 
     async def _completion(self, rollout: Rollout, request: Request) -> Completion:
         handle = self.completer.submit(request)
-        tokens = 0
+        tokens, is_answering = 0, False
         try:
             if self.on_event is not None:
                 async for delta in handle:
                     tokens += len(delta.ids)
+                    is_answering |= bool(delta.text)
                     self._tell(
                         kind="grow",
                         at=self._now(),
@@ -202,6 +203,7 @@ class Live:
                         worker=rollout.worker,
                         tokens=tokens,
                         text=delta.reasoning + delta.text,
+                        is_answering=is_answering,
                     )
             completions = await handle.result()
         finally:

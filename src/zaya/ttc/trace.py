@@ -135,7 +135,7 @@ def replay(path: Path) -> tuple[dict[str, Any], list[Event]]:
             events += _of_rollout(row)
         records = {number: _round(of) for number, of in sorted(rounds.items())}
         for number, of in rounds.items():
-            if number <= last:
+            if number <= last and len({_worker(row) for row in of}) == _workers(header["settings"], number):
                 ended = max(row["ended"] for row in of)
                 events.append(Event(kind="round", at=ended, round=number, summary=records[number]))
         for row in rows:
@@ -146,6 +146,16 @@ def replay(path: Path) -> tuple[dict[str, Any], list[Event]]:
         raise UsageError(f"{path} is damaged: {type(error).__name__} {error}") from error
     order = ("start", "grow", "retry", "end", "lost", "round", "choice")
     return header, sorted(events, key=lambda event: (event.at, order.index(event.kind)))
+
+
+def _worker(row: Mapping[str, Any]) -> int:
+    return row["worker"] if row["kind"] == "lost" else row["candidate"]["worker"]
+
+
+def _workers(settings: Mapping[str, Any], round: int) -> int:
+    """Rollouts of a round."""
+    final = settings["final_workers"] if round == settings["rounds"] else None
+    return settings["population"] if final is None else final
 
 
 def _of_rollout(row: Mapping[str, Any]) -> Iterator[Event]:
@@ -161,7 +171,10 @@ def _of_rollout(row: Mapping[str, Any]) -> Iterator[Event]:
     for step in range(1, _STEPS):
         part = slice(len(whole) * (step - 1) // _STEPS, len(whole) * step // _STEPS)
         at = begun + (ended - begun) * step / _STEPS
-        yield Event(kind="grow", at=at, round=round, worker=worker, tokens=tokens * step // _STEPS, text=whole[part])
+        yield Event(
+            kind="grow", at=at, round=round, worker=worker, tokens=tokens * step // _STEPS, text=whole[part],
+            is_answering=part.stop > len(candidate.reasoning),
+        )  # fmt: skip
     yield Event(kind="end", at=ended, round=round, worker=worker, candidate=candidate)
 
 
@@ -171,8 +184,8 @@ def _candidate(values: Mapping[str, Any], seconds: float) -> Candidate:
 
 def _round(rows: Sequence[Mapping[str, Any]]) -> Round:
     ended = [row for row in rows if row["kind"] == "rollout"]
-    again = {(row["round"], row["candidate"]["worker"]) for row in ended}
-    lost = [row for row in rows if row["kind"] == "lost" and (row["round"], row["worker"]) not in again]
+    again = {_worker(row) for row in ended}
+    lost = [row for row in rows if row["kind"] == "lost" and row["worker"] not in again]
     kinds: dict[str, int] = {}
     for row in lost:
         kinds[row["why"]] = kinds.get(row["why"], 0) + 1

@@ -154,6 +154,8 @@ class Event:
     """On "grow": written so far."""
     text: str = ""
     """On "grow": what was written since the last one, reasoning and answer. On "retry" and "lost": why."""
+    is_answering: bool = False
+    """On "grow": whether the reasoning is over."""
     candidate: Candidate | None = None
     """On "end"."""
     summary: Round | None = None
