@@ -19,7 +19,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ from tests.cli.fakes import EMBEDDED, TOKENIZER, Scripted, Terminal
 from tests.cli.test_watching import played
 from zaya.cli import main
 from zaya.engine.scripted import Prompt, Script, ScriptedCompleter
-from zaya.engine.types import Request
+from zaya.engine.types import Completion, Request
 from zaya.envs.answers import INSTRUCTION
 from zaya.text import Tokenizer, render
 from zaya.ttc.prompts import aggregation_messages
@@ -261,19 +261,28 @@ class Server(ScriptedCompleter):
     def __enter__(self) -> Server:
         return self
 
+    def complete(self, requests: Any, **options: Any) -> Any:
+        """It says what its tokens are, and not which."""
+
+        def told(completion: Completion) -> Completion:
+            pieces = tuple(map(TOKENIZER.token_bytes, completion.ids))
+            return replace(completion, pieces=pieces, reasoning_pieces=pieces[: len(completion.reasoning_ids)])
+
+        return [[told(each) for each in answer] for answer in super().complete(requests, **options)]
+
     def __exit__(self, *_: object) -> None:
         Server.made = {**Server.made, "open": False, "requests": self.requests}
 
 
 def test_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake, _ = install(monkeypatch, lambda *_: "")
-    monkeypatch.setitem(sys.modules, "zaya.engine.remote", SimpleNamespace(RemoteCompleter=Server))  # type: ignore[arg-type]
+    monkeypatch.setattr("zaya.engine.remote.RemoteCompleter", Server)
     monkeypatch.setenv("KEY", "sesame")
     words = ["solve", "Why?", "--url", "http://host/v1", "--model", "zaya1-8b", "--rounds", "0"]
     assert main([*words, "--api-key-env", "KEY"]) == 0
     out, err = capsys.readouterr()
     assert out == "think\n\n\\boxed{73}\n"
-    assert err.startswith("warning: without --tokenizer the length of prompts is counted in bytes")
+    assert "warning" not in err
     requests = Server.made["requests"]
     assert {**Server.made, "requests": 0} == {
         "base_url": "http://host/v1", "model": "zaya1-8b", "api_key": "sesame", "tokenizer": None, "open": False,

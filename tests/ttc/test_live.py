@@ -213,6 +213,11 @@ def test_a_round_without_any_is_an_error() -> None:
     later, _ = failing(lambda place, _: 6 <= place < 12)
     with pytest.raises(CompletionError, match="every rollout of round 1 failed, after 1 of 4 rounds: 6 failed"):
         live(later)
+    last, _ = failing(lambda place, _: place >= 18)
+    with pytest.raises(CompletionError, match="every rollout of round 3 failed, after 3 of 4 rounds: 6 failed"):
+        live(last)
+    with pytest.raises(CompletionError, match="every rollout of round 0 failed"):
+        live(Broken(OSError("refused")), replace(SMALL, rounds=0))
     with pytest.raises(UsageError, match="too hot"):
         live(Broken(UsageError("too hot")))
 

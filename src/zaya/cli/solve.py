@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +166,7 @@ def _check(args: argparse.Namespace) -> None:
 class _Asked:
     question: str
     completer: Completer
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
 
 def _open(args: argparse.Namespace, stack: ExitStack) -> _Asked:
@@ -175,7 +174,8 @@ def _open(args: argparse.Namespace, stack: ExitStack) -> _Asked:
     if args.url is None:
         model, tokenizer = open_chat_model(args.model, args)
         return _Asked(as_asked(args.model, args.question), open_engine(model, tokenizer, args), tokenizer)
-    from zaya.text import byte_tokenizer, load_tokenizer
+    from zaya.engine import remote
+    from zaya.text import load_tokenizer
 
     key, tokenizer = None, None
     if args.api_key_env is not None:
@@ -187,15 +187,7 @@ def _open(args: argparse.Namespace, stack: ExitStack) -> _Asked:
         tokenizer = load_tokenizer(directory)
         if tokenizer is None:
             raise UsageError(f"{directory} has no tokenizer files", hint="add tokenizer.json to it")
-    remote = import_module("zaya.engine.remote")
     completer = stack.enter_context(remote.RemoteCompleter(args.url, args.model, api_key=key, tokenizer=tokenizer))
-    if tokenizer is None:
-        # bytes are a bound of a prompt's length, and a bad one: what is shown of others is shortened until they fit
-        notice(
-            "warning: without --tokenizer the length of prompts is counted in bytes, so less is handed on than "
-            "--tail-tokens allows\nhint: name the directory with the model's tokenizer.json"
-        )
-        tokenizer = byte_tokenizer()
     return _Asked(args.question, completer, tokenizer)
 
 

@@ -103,6 +103,9 @@ class Live:
                             self._asked[rollout] = group.create_task(self._rollout(rollout))
         except BaseExceptionGroup as errors:  # the first one ended the others
             raise errors.exceptions[0] from None
+        last = self.population.rounds[-1]
+        if all(rollout.lost is not None for rollout in last):
+            raise self._dead(self.config.rounds)
 
     async def _rollout(self, rollout: Rollout) -> None:
         population = self.population
