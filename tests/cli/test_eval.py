@@ -20,15 +20,13 @@ RECIPE = """
 problems = 2
 k = 2
 max_tokens = 8
-rsa_of = "last"
-rsa_runs = 1
 [tasks.sums]
 env = "arithmetic"
 [systems.first]
 model = "model"
 [systems.last]
 model = "model"
-[rsa]
+[ttc.small.rsa]
 population = 2
 fan_in = 2
 rounds = 2
@@ -60,7 +58,7 @@ def test_from_begin_to_end(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     *_, said, command = capsys.readouterr().out.splitlines()
     assert said == "interrupted; what was finished is kept; to go on:"
     assert command == "  zaya eval --config micro/eval.toml problems=3 --out runs/micro/eval"
-    assert Path("runs/micro/eval/last.jsonl").is_file()
+    assert Path("runs/micro/eval/last.sums.jsonl").is_file()
     monkeypatch.setattr(suite, "rounds_of", original)
     assert main(command.split()[1:]) == 0
     wide = capsys.readouterr().out
@@ -71,7 +69,7 @@ def test_from_begin_to_end(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert [re.split("  +", line)[0] for line in lines[5:10]] == [
         "one sample", "vote of 6 samples", "Markovian RSA, 1 round", "Markovian RSA, 2 rounds", "its vote at the end",
     ]  # fmt: skip
-    assert "Percent of 3 held-out problems" in wide
+    assert "Percent of 3 problems" in wide
     assert lines[-1] == "runs/micro/eval/result.md has it in Markdown"
     assert "Markovian RSA, 2 rounds" in Path("runs/micro/eval/result.md").read_text()
     monkeypatch.setenv("COLUMNS", "40")
@@ -89,7 +87,8 @@ def test_a_dry_run_writes_nothing(file: Path, capsys: pytest.CaptureFixture[str]
     assert sorted(Path(".").rglob("*")) == before
     out = capsys.readouterr().out
     assert "# results: there\n# systems: first (nowhere), last (model)\n" in out
-    assert "# each: 2 samples of 2 problems, 4 of up to 8 tokens\n# thinking in rounds: last, 12 rollouts\n" in out
+    assert "# 2 problems that are made, 2 samples of each by every system\n" in out
+    assert "# thinking in rounds, small: last, 6 rollouts a problem\n" in out
     Path("again.toml").write_text(out)
     assert main(["eval", "--config", "again.toml", "--dry-run", "--out", "there"]) == 0
     assert capsys.readouterr().out == out

@@ -10,11 +10,11 @@ again, and a larger k goes on where a smaller one ended. The scorers are those o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
-from typing import Protocol
+from typing import Any, Protocol
 
 from zaya.core.rng import derive_seed
 from zaya.engine.types import Completer, Completion, OnProgress, Request, SamplingParams
@@ -45,17 +45,19 @@ def evaluate(
     seed: int = 0,
     plain: Tokenizer | None = None,
     out: Path | None = None,
+    labels: Mapping[str, Any] | None = None,
     chunk: int = 256,
     on_progress: OnProgress | None = None,
 ) -> list[Record]:
     """k samples of each problem, by problem and number. `chunk` of them are asked for at a time, then written.
 
     plain: the tokenizer of a base model, which knows no conversations: a problem is the beginning of a text to it.
+    labels: what else the first line of the records says, such as the name of the task.
     Raises UsageError where `out` holds the records of something else.
     """
     named = _named(problems)
     about = {"records": "samples", "problems": _digest(named), "seed": seed, "plain": plain is not None}
-    about |= asdict(params)
+    about |= asdict(params) | dict(labels or {})
     total = len(named) * k
     with RecordFile(out, about) as file:
         found = {(r.digest, r.sample): r for r in map(Record.from_row, file.rows) if r.status is not Status.INFRA}
@@ -87,6 +89,11 @@ def opening(tokenizer: Tokenizer, problem: Problem) -> list[int]:
     return ids if tokenizer.bos_id is None else [tokenizer.bos_id, *ids]
 
 
+def messages_of(problem: Problem) -> Sequence[Mapping[str, Any]]:
+    """A problem as a conversation: the one it brings along, or its prompt alone."""
+    return problem.meta.get("messages") or [{"role": "user", "content": problem.prompt}]
+
+
 def evaluate_rsa(
     completer: Completer,
     tokenizer: Tokenizer,
@@ -97,6 +104,7 @@ def evaluate_rsa(
     pool: Scorer,
     seed: int = 0,
     out: Path | None = None,
+    labels: Mapping[str, Any] | None = None,
     chunk: int = 16,
     on_progress: OnProgress | None = None,
 ) -> list[RsaRecord]:
@@ -106,6 +114,7 @@ def evaluate_rsa(
     """
     named = _named(problems)
     about = {"records": "rsa", "problems": _digest(named), "seed": seed, **asdict(config)}
+    about |= labels or {}
     total = len(named) * runs * config.generations
     with RecordFile(out, about) as file:
         found = {(r.digest, r.run): r for r in map(RsaRecord.from_row, file.rows) if r.score is not None}
@@ -141,7 +150,7 @@ def evaluate_rsa(
 def _request(problem: Problem, params: SamplingParams, seed: int, plain: Tokenizer | None) -> Request:
     if plain is not None:
         return Request(prompt_ids=opening(plain, problem), params=params, seed=seed)
-    return Request(messages=[{"role": "user", "content": problem.prompt}], params=params, seed=seed)
+    return Request(messages=messages_of(problem), tools=problem.meta.get("tools"), params=params, seed=seed)
 
 
 def _record(problem: Problem, sample: int, seed: int, completion: Completion | None, score: Score | None) -> Record:
@@ -193,8 +202,8 @@ def _named(problems: Sequence[Problem]) -> dict[str, Problem]:
 
 
 def _digest(named: dict[str, Problem]) -> str:
-    """Names a list of problems by content and by what scores them."""
-    lines = "\n".join(f"{digest} {problem.env}" for digest, problem in named.items())
+    """Names a list of problems by content, by what scores them and its version: that of a file is its answers too."""
+    lines = "\n".join(f"{digest} {problem.env} {problem.version}" for digest, problem in named.items())
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 

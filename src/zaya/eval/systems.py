@@ -1,0 +1,123 @@
+"""Who is evaluated: a checkpoint, the run that made one, or a server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zaya.engine.types import Completer
+from zaya.envs.base import Problem
+from zaya.errors import CheckpointError, ConfigError, UsageError
+from zaya.eval.run import messages_of, opening
+from zaya.text import Tokenizer, load_tokenizer, render
+
+if TYPE_CHECKING:
+    from zaya.engine.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemConfig:
+    """One system: a model, and the run that made it where there is one; or a model on a server."""
+
+    run: str | None = None
+    """Directory of the run: its log is quoted, and its result is the model."""
+    model: str | None = None
+    """A checkpoint directory; none takes the result of `run`. With `url`, what the server calls its model."""
+    is_base: bool = False
+    """Whether it knows no conversations, only texts: it is asked to go on from a problem, not to answer a user."""
+    url: str | None = None
+    """An OpenAI-compatible server, such as http://localhost:8000/v1."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the server's key. The key itself belongs in no recipe."""
+    tokenizer: str | None = None
+    """Directory of the tokenizer of a server's model; without one nothing is counted or cut here."""
+
+    def __post_init__(self) -> None:
+        if self.url is None:
+            if self.run is None and self.model is None:
+                raise ConfigError("a system needs a run, a model or a url")
+            if self.api_key_env is not None or self.tokenizer is not None:
+                raise ConfigError("api_key_env and tokenizer are for a system with a url")
+        elif self.model is None:
+            raise ConfigError(f"{self.url} needs the name of a model", hint='model = "NAME", as the server calls it')
+        elif self.run is not None or self.is_base:
+            raise ConfigError(f"{self.url}: run and is_base are for checkpoints")
+
+    @property
+    def directory(self) -> Path | None:
+        """Of the checkpoint; None where a server has it."""
+        if self.url is not None:
+            return None
+        return Path(self.model) if self.model is not None else Path(str(self.run)) / "model"
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.model} at {self.url}" if self.url is not None else str(self.directory)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class System:
+    """A system that can be asked."""
+
+    completer: Completer
+    tokenizer: Tokenizer | None
+    context: int | None
+    """Most tokens of prompt and response; None where nobody says."""
+    is_base: bool = False
+
+    def room(self, problems: Sequence[Problem], wanted: int) -> int:
+        """Tokens of a response that fit behind the longest of the prompts, as far as they are wanted."""
+        tokenizer = self.tokenizer
+        if self.context is None or tokenizer is None:
+            return wanted
+
+        def prompt(problem: Problem) -> Sequence[int]:
+            if self.is_base:
+                return opening(tokenizer, problem)
+            return render(tokenizer, messages_of(problem), tools=problem.meta.get("tools")).ids
+
+        return max(1, min(wanted, self.context - max(len(prompt(problem)) for problem in problems)))
+
+
+def check_system(name: str, system: SystemConfig) -> None:
+    """Raises CheckpointError or UsageError where a system is not there, as far as that is seen without asking it."""
+    if system.directory is not None and not system.directory.is_dir():
+        raise CheckpointError(f"the system {name} is not there: {system.directory}", hint="run the stage that makes it")
+    if system.api_key_env is not None and not os.environ.get(system.api_key_env):
+        raise UsageError(f"the key of the system {name} is not there: {system.api_key_env} is not set")
+
+
+def open_system(system: SystemConfig, max_batch: int) -> System:
+    """A system as its recipe describes it. Raises CheckpointError, UsageError."""
+    if system.directory is not None:
+        engine, tokenizer = open_engine(system.directory, max_batch)
+        return System(engine, tokenizer, engine.model.config.max_positions, system.is_base)
+    tokenizer = None if system.tokenizer is None else _tokenizer(Path(system.tokenizer))
+    key = None if system.api_key_env is None else os.environ[system.api_key_env]
+    assert system.model is not None
+    # by name: a server is asked through a package that need not be installed
+    remote = import_module("zaya.engine.remote").RemoteCompleter(system.url, system.model, key, tokenizer)
+    return System(remote, tokenizer, getattr(remote, "context", None))
+
+
+def open_engine(directory: Path, max_batch: int) -> tuple[Engine, Tokenizer]:
+    """An engine over a checkpoint directory, float32. Raises CheckpointError where it has no tokenizer."""
+    from zaya.engine.engine import Engine
+    from zaya.model.layouts import load
+
+    model, tokenizer = load(directory, dtype="float32")
+    if tokenizer is None:
+        raise CheckpointError(f"{directory} has no tokenizer.json", hint="evaluation asks questions in words")
+    return Engine(model, tokenizer, max_batch=max_batch), tokenizer
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    tokenizer = load_tokenizer(directory)
+    if tokenizer is None:
+        raise CheckpointError(f"{directory} has no tokenizer.json")
+    return tokenizer
