@@ -45,7 +45,7 @@ from zaya.eval.metrics import avg_at_k, paired_difference
 from zaya.eval.records import by_problem
 from zaya.eval.report import percent
 from zaya.eval.suite import SuiteConfig, problem_sets, samples_of
-from zaya.eval.systems import System
+from zaya.eval.systems import local_system
 from zaya.eval.tasks import TaskSet
 from zaya.model.embedded import embedded_directory
 from zaya.model.init import TensorSpec, tensor_table
@@ -269,7 +269,8 @@ def compare(formats: Sequence[str], kvs: Sequence[KVDtype], k: int) -> None:
                     given.reference, logprobs(model, given.texts, given.never, kv, native=NativeModel.of(model))
                 )
                 engine = Engine(model, tokenizer, max_batch=given.recipe.max_batch, kv_dtype=kv)
-                system = System(engine, tokenizer, model.config.max_positions)
+                assert tokenizer is not None
+                system = local_system(engine, tokenizer)
                 values = by_problem(
                     record
                     for task in given.sets

@@ -227,7 +227,7 @@ def speakers(monkeypatch: pytest.MonkeyPatch, patience: int = 10**6) -> dict[str
         assert max_batch == 5
         assert system.directory is not None
         assert system.directory.name == "model"
-        return System(made[system.directory.parent.name], TOKENIZER, 4096)
+        return System(made[system.directory.parent.name], TOKENIZER)
 
     monkeypatch.setattr(suite, "open_system", open_system)
     return made

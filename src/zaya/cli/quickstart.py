@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from zaya.cli.asking import warn_without_kernels
 from zaya.cli.eval import thinking_lines
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     with waiting("loading"):
         from zaya.envs.pool import TaskPool
         from zaya.eval.suite import SuiteConfig, problem_sets, rounds_of, samples_of
-        from zaya.eval.systems import SystemConfig, open_system
+        from zaya.eval.systems import SystemConfig, local_system, open_engine
         from zaya.eval.thinking import TtcConfig
         from zaya.eval.thinking import thinking_rows as rows_of
         from zaya.model.embedded import embedded_directory
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             ttc={"micro": TtcConfig(preset="micro")},
         )
-        system = open_system(config.systems["micro"], config.max_batch)
-        engine = cast("Engine", system.completer)
+        engine, tokenizer = open_engine(embedded_directory(), config.max_batch)
+        system = local_system(engine, tokenizer)
     shape = engine.model.config
     say(
         f"Micro ZAYA: {parameters(shape).total / 1e6:.2f} M parameters, of which "

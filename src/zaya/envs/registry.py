@@ -2,7 +2,7 @@
 
 arithmetic              one of ours
 rlve/Sorting            a task of RLVE-Gym, with the extra `envs`; other families have other prefixes
-math:FILE.jsonl         problems of a file, with their answers; choice:, code: and instruct: are other kinds
+math:FILE.jsonl         problems of a file, with their answers; choice:, code:, instruct: and tools: are other kinds
 package.module:NAME     your own: an object in a module that Python can import
 
 A family is a module with `names()`, all it has, and `environment(name)`, which raises UsageError where there is none.
@@ -32,6 +32,7 @@ FAMILIES: dict[str, str] = {
     "reasoning-core/": "zaya.envs.reasoning_core",
     "reasoning-gym/": "zaya.envs.reasoning_gym",
     "rlve/": "zaya.envs.rlve",
+    "tools:": "zaya.envs.files.kinds",
 }
 """Prefix -> module."""
 

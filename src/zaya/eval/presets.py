@@ -60,15 +60,14 @@ class Benchmark:
     """Where its data have what the kind reads, where that is not the usual place."""
 
 
-_MATHARENA = {"prompt": "problem", "answer": "answer"}
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "aime": Benchmark(title="AIME 2024, 2025, 2026", kind="math", sampling="report_math", k=64, fields=_MATHARENA),
-    "hmmt": Benchmark(title="HMMT February 2025, 2026", kind="math", sampling="report_math", k=64, fields=_MATHARENA),
+    "aime": Benchmark(title="AIME 2024, 2025, 2026", kind="math", sampling="report_math", k=64),
+    "hmmt": Benchmark(title="HMMT February 2025, 2026", kind="math", sampling="report_math", k=64),
     "imo_answer": Benchmark(
         title="IMO-AnswerBench", kind="math", sampling="report_math", k=64,
         fields={"prompt": "Problem", "answer": "Short Answer", "category": "Category"},
     ),
-    "apex": Benchmark(title="APEX shortlist", kind="math", sampling="report_math", k=64, fields=_MATHARENA),
+    "apex": Benchmark(title="APEX shortlist", kind="math", sampling="report_math", k=64),
     "livecodebench": Benchmark(
         title="LiveCodeBench v6", kind="code", sampling="report_code", k=16, fields={"category": "difficulty"}
     ),
@@ -84,7 +83,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "ifeval": Benchmark(title="IFEval", kind="instruct", sampling="report_knowledge", k=1),
     "ifbench": Benchmark(title="IFBench", kind="instruct", sampling="report_knowledge", k=1),
-    "bfcl": Benchmark(title="BFCL v4, single turn", kind="tools", sampling="report_tools", k=1),
+    "bfcl": Benchmark(
+        title="BFCL v4, single turn", kind="tools", sampling="report_tools", k=1, fields={"category": "category"}
+    ),
 }  # fmt: skip
 """By name. The fields are those of the data as they are published; a recipe may name others."""
 

@@ -150,7 +150,7 @@ def evaluate_rsa(
 def _request(problem: Problem, params: SamplingParams, seed: int, plain: Tokenizer | None) -> Request:
     if plain is not None:
         return Request(prompt_ids=opening(plain, problem), params=params, seed=seed)
-    return Request(messages=messages_of(problem), tools=problem.meta.get("tools"), params=params, seed=seed)
+    return Request(messages=messages_of(problem), tools=problem.meta.get("tools") or None, params=params, seed=seed)
 
 
 def _record(problem: Problem, sample: int, seed: int, completion: Completion | None, score: Score | None) -> Record:

@@ -148,7 +148,7 @@ def samples_of(
     """k samples of each problem of a task, as many as are to vote where those are more, with a line of progress. A
     model of a short context answers as far as that goes."""
     k = max(task.k, votes if _can_think(task) else 0)
-    params = task.sampling.params(system.room(task.problems, task.max_tokens))
+    params = task.sampling.params(task.max_tokens)
     pool.score_timeout_s = task.score_timeout_s
     with Progress(len(task.problems) * k, f"{name}: {task.name}") as bar:
         return evaluate(

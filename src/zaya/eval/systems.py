@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zaya.engine.types import Completer
-from zaya.envs.base import Problem
+from zaya.engine.types import Completer, Completion, FinishReason, Handle, OnProgress, Request
 from zaya.errors import CheckpointError, ConfigError, UsageError
-from zaya.eval.run import messages_of, opening
 from zaya.text import Tokenizer, load_tokenizer, render
 
 if TYPE_CHECKING:
@@ -66,22 +64,53 @@ class System:
 
     completer: Completer
     tokenizer: Tokenizer | None
-    context: int | None
-    """Most tokens of prompt and response; None where nobody says."""
     is_base: bool = False
 
-    def room(self, problems: Sequence[Problem], wanted: int) -> int:
-        """Tokens of a response that fit behind the longest of the prompts, as far as they are wanted."""
-        tokenizer = self.tokenizer
-        if self.context is None or tokenizer is None:
-            return wanted
 
-        def prompt(problem: Problem) -> Sequence[int]:
-            if self.is_base:
-                return opening(tokenizer, problem)
-            return render(tokenizer, messages_of(problem), tools=problem.meta.get("tools")).ids
+class WithinContext:
+    """A completer that is asked for no more than fits into its context.
 
-        return max(1, min(wanted, self.context - max(len(prompt(problem)) for problem in problems)))
+    A response is at most as long as the room behind its prompt. A prompt without room gets an empty one, cut off at
+    once: the model cannot answer that problem, which is its own fault and not that of the other problems.
+    """
+
+    def __init__(self, completer: Completer, tokenizer: Tokenizer, context: int) -> None:
+        self.completer = completer
+        self.tokenizer = tokenizer
+        self.context = context
+
+    def submit(self, request: Request) -> Handle:
+        return self.completer.submit(request)
+
+    def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
+        prompts = [self._prompt(request) for request in requests]
+        fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < self.context]
+        answers = self.completer.complete(
+            [self._shortened(requests[i], len(prompts[i])) for i in fitting], on_progress=on_progress
+        )
+        found = [[_no_room(prompt)] * request.n for request, prompt in zip(requests, prompts, strict=True)]
+        for i, answer in zip(fitting, answers, strict=True):
+            found[i] = answer
+        return found
+
+    def _prompt(self, request: Request) -> Sequence[int]:
+        if request.messages is None:
+            return request.prompt_ids or ()
+        return render(
+            self.tokenizer, request.messages, tools=request.tools, enable_thinking=request.thinking
+        ).ids  # fmt: skip
+
+    def _shortened(self, request: Request, length: int) -> Request:
+        room = self.context - length
+        if request.params.max_tokens <= room:
+            return request
+        return replace(request, params=replace(request.params, max_tokens=room))
+
+
+def _no_room(prompt: Sequence[int]) -> Completion:
+    return Completion(
+        ids=(), text="", reasoning="", finish_reason=FinishReason.LENGTH, prompt_ids=tuple(prompt), is_closed=False
+    )
 
 
 def check_system(name: str, system: SystemConfig) -> None:
@@ -95,14 +124,18 @@ def check_system(name: str, system: SystemConfig) -> None:
 def open_system(system: SystemConfig, max_batch: int) -> System:
     """A system as its recipe describes it. Raises CheckpointError, UsageError."""
     if system.directory is not None:
-        engine, tokenizer = open_engine(system.directory, max_batch)
-        return System(engine, tokenizer, engine.model.config.max_positions, system.is_base)
+        return local_system(*open_engine(system.directory, max_batch), is_base=system.is_base)
     tokenizer = None if system.tokenizer is None else _tokenizer(Path(system.tokenizer))
     key = None if system.api_key_env is None else os.environ[system.api_key_env]
     assert system.model is not None
     # by name: a server is asked through a package that need not be installed
     remote = import_module("zaya.engine.remote").RemoteCompleter(system.url, system.model, key, tokenizer)
-    return System(remote, tokenizer, getattr(remote, "context", None))
+    return System(remote, tokenizer)
+
+
+def local_system(engine: Engine, tokenizer: Tokenizer, *, is_base: bool = False) -> System:
+    """An engine as a system."""
+    return System(WithinContext(engine, tokenizer, engine.model.config.max_positions), tokenizer, is_base)
 
 
 def open_engine(directory: Path, max_batch: int) -> tuple[Engine, Tokenizer]:

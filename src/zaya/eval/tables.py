@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from zaya.eval.metrics import Estimate
 from zaya.eval.report import percent
@@ -47,7 +48,9 @@ def part_tables(rows: Sequence[StageRow]) -> list[list[list[str]]]:
     tables = []
     for name in rows[0].tasks:
         for word in ("level", "category"):
-            parts = [row.tasks[name].levels if word == "level" else row.tasks[name].categories for row in rows]
+            parts: list[Mapping[Any, Estimate]] = [
+                row.tasks[name].levels if word == "level" else row.tasks[name].categories for row in rows
+            ]
             if not parts[0]:
                 continue
             head = [f"{name}, by {word}", "problems", *(row.name for row in rows)]

@@ -7,9 +7,10 @@ from zaya.envs.files.choice import ChoiceFile
 from zaya.envs.files.instruct import InstructFile
 from zaya.envs.files.math import MathFile
 from zaya.envs.files.programs import ProgramFile
+from zaya.envs.files.tools import ToolFile
 
 KINDS: dict[str, type[FileEnvironment]] = {
-    kind.kind: kind for kind in (ChoiceFile, InstructFile, MathFile, ProgramFile)
+    kind.kind: kind for kind in (ChoiceFile, InstructFile, MathFile, ProgramFile, ToolFile)
 }
 
 
