@@ -3,10 +3,13 @@
 1. Both tables fit the terminal, the least important columns go first; result.md holds them whole.
 2. What was interrupted goes on by the command that is printed, and ends with the same result.
 3. A dry run writes nothing; a system that is not there is one error.
+4. A single system is shown by task, level and category. What has a name is listed.
+5. Every recipe under recipes/eval is one, and that for a user's file runs with a file of two lines.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,7 +17,14 @@ import pytest
 
 from tests.cli.fakes import tiny_checkpoint
 from zaya.cli import main
+from zaya.config import load
+from zaya.envs import registry
 from zaya.eval import suite
+from zaya.eval.presets import BENCHMARKS, SAMPLING
+from zaya.eval.suite import SuiteConfig
+
+RECIPES = Path(__file__).parents[2] / "recipes/eval"
+TWO = Path(__file__).parents[1] / "eval/data/two.jsonl"
 
 RECIPE = """
 problems = 2
@@ -99,3 +109,51 @@ def test_a_system_that_is_not_there(file: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == (
         "error: the system first is not there: nowhere\nhint: run the stage that makes it\n"
     )
+
+
+def test_a_single_system_is_shown_whole(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "--config", str(file), "tasks.sums.difficulties=[0, 1]", "ttc={}"]
+    assert main([*words, "systems.first={model = 'model'}"]) == 0
+    out = capsys.readouterr().out
+    assert "sums, by level" not in out  # there are two systems
+    single = "systems={only = {model = 'model'}}"
+    assert main([*words, single, "--out", "other"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["task", "problems", "samples", "only", "cut", "off"]
+    assert [line.split()[0] for line in lines[lines.index("") + 1 :] if line[:1].isdigit()] == ["0", "1"]
+
+
+def test_what_has_a_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in ("100", "50"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert main(["eval", "--list"]) == 0
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= int(width)
+        for name in (*BENCHMARKS, *SAMPLING):
+            assert re.search(rf"^{name} ", out, re.MULTILINE)
+    assert main(["eval"]) == 2
+    assert "the recipe to evaluate is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes(recipe: Path) -> None:
+    config = load(SuiteConfig, recipe)
+    assert list(config.systems) == ["model"]
+    for task in config.tasks.values():
+        if task.env is not None and "*" not in task.env:
+            registry.get(task.env)
+
+
+def test_a_file_of_two_lines(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "eval", "--config", str(RECIPES / "aime.toml"), f"tasks.aime25.file={TWO}", "systems.model.model=model",
+        "tasks.aime25.k=2", "max_tokens=8", "ttc={}", "--out", "out",
+    ]  # fmt: skip
+    assert main(words) == 0
+    assert re.search(r"^aime25 +2 +2 +0\.0 ±0\.0", capsys.readouterr().out, re.MULTILINE)
+    header = json.loads(Path("out/model.aime25.jsonl").read_text().split("\n")[0])
+    assert (header["task"], header["temperature"], header["top_p"]) == ("aime25", 1.0, 0.95)
+    assert len(header["content"]) == 32
+    words[3] = "tasks.aime25.fields={prompt = 'question'}"
+    assert main([*words, f"tasks.aime25.file={TWO}"]) == 2
+    assert "two.jsonl:1 has no field 'question', which is its prompt" in capsys.readouterr().err

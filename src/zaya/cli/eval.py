@@ -14,6 +14,7 @@ from zaya.cli.asking import warn_without_kernels
 from zaya.cli.pretrain import default_out
 from zaya.cli.printing import notice, program, say, table
 from zaya.core.progress import columns
+from zaya.errors import UsageError
 
 if TYPE_CHECKING:
     from zaya.eval.scores import SuiteResult
@@ -23,14 +24,24 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in problems=40")
-    parser.add_argument("--config", required=True, metavar="FILE", help="the recipe, a TOML file")
+    parser.add_argument("--config", metavar="FILE", help="the recipe, a TOML file")
     parser.add_argument(
         "--out", metavar="DIR", help="where results go (default: runs/, the folder and the name of the recipe)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be measured, and write nothing")
+    parser.add_argument("--list", action="store_true", help="print the benchmarks and samplings that have a name")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.list:
+        from zaya.eval.presets import listing, sampling_listing
+
+        width = columns(sys.stdout)
+        print(f"{table(listing(), width, drop=('what',))}\n\n{table(sampling_listing(), width)}")
+        return 0
+    if args.config is None:
+        raise UsageError("the recipe to evaluate is missing", hint="zaya eval --config FILE")
+
     from zaya.config import load, to_toml
     from zaya.eval.suite import SuiteConfig, run_suite
 
@@ -68,6 +79,8 @@ def say_result(result: SuiteResult) -> None:
     say(
         f"Percent of {problems} problems, ± the 95 % interval over new ones. Gains are paired: over the row "
         "above, and in the last table over one sample."
+        if len(result.stages) > 1 or result.thinking
+        else f"Percent of {problems} problems, ± the 95 % interval over new ones."
     )
 
 
