@@ -3,7 +3,8 @@
 1. A call is right with the function, every argument that is required and the values that may be given; what may be left
    out may be. Texts are equal however they are written, numbers are of their type. Calls have no order.
 2. Anything else is wrong: too many or too few calls, another name, an argument that is missing, unknown or of another
-   type, a call that is not closed. Where nothing is to be called any call is wrong, and the other way round.
+   type, a call that is not closed. Where nothing is to be called any call is wrong, and the other way round; so is an
+   empty answer.
 3. The model is offered the functions through the chat template, with the types of JSON schema, and a conversation is
    asked as one; two questions that differ in their functions are two.
 4. The wheel of BFCL is read as an archive: the categories that are covered, by name.
@@ -134,7 +135,8 @@ def test_nothing_and_anything(tmp_path: Path) -> None:
     environment, problem = asked(tmp_path)
     assert environment.score(problem, "There is no function for that.").correct
     assert not environment.score(problem, said(("note", {"text": "x"}))).correct
-    assert environment.reference(problem) == ""
+    assert environment.score(problem, environment.reference(problem) or "").correct
+    assert environment.score(problem, " ").status is Status.BAD_FORMAT  # cut off in thought, it has answered nothing
     environment, problem = asked(tmp_path, ground_truth=bfcl.ANY)
     assert environment.score(problem, said(("note", {"text": "x"}))).correct
     assert not environment.score(problem, "There is no function for that.").correct

@@ -299,6 +299,24 @@ def test_a_task_more(config: SuiteConfig, tmp_path: Path, monkeypatch: pytest.Mo
         run_suite(more, tmp_path / "out", pytest.fail)
 
 
+def test_tools_are_offered_and_not_thought_about(
+    config: SuiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"question": "What is 1?", "function": [{"name": "note"}], "ground_truth": []}
+    (tmp_path / "tools.jsonl").write_text(json.dumps(row))
+    tasks = {
+        "a": replace(config.tasks["a"], problems=2),
+        "t": EvalTask(file=str(tmp_path / "tools.jsonl"), kind="tools"),
+    }
+    made = speakers(monkeypatch)
+    result = run_suite(replace(config, tasks=tasks), tmp_path / "out", pytest.fail)
+    offered = [request for request in made["good"].requests if request.tools]
+    assert [request.tools[0]["function"]["name"] for request in offered if request.tools] == ["note"] * 2  # k of them
+    assert result.stages[1].tasks["t"].accuracy.num_values == 2
+    assert {row.accuracy.num_problems for row in result.thinking} == {2}
+    assert "on 2 problems: those without tools" in (tmp_path / "out" / "result.md").read_text()
+
+
 def test_a_system_that_is_not_there(config: SuiteConfig, tmp_path: Path) -> None:
     (tmp_path / "weak" / "model").rmdir()
     with pytest.raises(CheckpointError, match=r"the system weak is not there: .*weak/model") as caught:

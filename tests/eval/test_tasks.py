@@ -8,11 +8,14 @@
    is wrong in a file is said before anything is made.
 4. Two tasks share no problem.
 5. Every preset can be used, and is in the listing; samplings are the report's.
+6. The guide's recipes are recipes, and its table of benchmarks is that of the code.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +31,7 @@ from zaya.envs.pool import TaskPool
 from zaya.errors import ConfigError, DataError, UsageError, ZayaError
 from zaya.eval import presets
 from zaya.eval.presets import BENCHMARKS, SAMPLING, SamplingConfig
+from zaya.eval.suite import SuiteConfig
 from zaya.eval.tasks import EvalTask, TaskSet, task_sets
 
 
@@ -214,3 +218,35 @@ def test_the_reports_sampling() -> None:
         "bfcl": (1, code),
     }  # fmt: skip
     assert {name: (b.k, SAMPLING[b.sampling]) for name, b in BENCHMARKS.items()} == expected
+
+
+# 6
+
+GUIDE = (Path(__file__).parents[2] / "docs/guides/evaluation.md").read_text("utf-8")
+
+
+def test_the_guides_recipes() -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    config = from_mapping(SuiteConfig, tomllib.loads("\n".join(blocks)))
+    assert config.tasks["aime25"].environment == "math:data/aime25.jsonl?prompt=problem&answer=solution.final"
+    assert config.ttc["wide"].config.population == 32
+
+
+def test_the_guides_benchmarks() -> None:
+    rows = {}
+    for line in GUIDE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and cells[3].isdecimal():
+            rows |= {name: cells for name in re.findall(r"`(\w+)`", cells[0])}
+    assert set(rows) == set(BENCHMARKS)
+    for name, (_, kind, fields, k, preset) in rows.items():
+        known = BENCHMARKS[name]
+        assert (kind, int(k), preset) == (known.kind, known.k, f"`{known.sampling}`")
+        if known.kind != "tools":
+            paths = {key: field.path for key, field in KINDS[kind].fields.items() if field.path} | dict(known.fields)
+            if name == "gpqa":
+                del paths["options"]
+            for path in paths.values():
+                start = path.split(",")[0].split(".")[0]
+                assert f"`{start}`" in fields or start == "difficulty", (name, start)

@@ -84,6 +84,7 @@ def markdown(result: SuiteResult, forms: Mapping[str, TtcConfig]) -> str:
         *map(_markdown, part_tables(result.stages)),
     ]
     if result.thinking:
+        parts.append(f"Ways of thinking, on {result.thinking[0].accuracy.num_problems} problems: those without tools.")
         parts += [*map(_described, forms.items()), _markdown(thinking_table(result.thinking))]
     return "\n\n".join(parts) + "\n"
 

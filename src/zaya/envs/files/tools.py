@@ -10,7 +10,11 @@ something must, whatever it is. Functions are offered through the chat template,
 Judged here, not by the package's checker, to the same rules: as many calls as are wanted, in any order; a function that
 was offered, with every argument that it requires, none that it does not have, and each of the declared type and among
 the values that may be given. Texts are equal without regard to case, spaces and the marks `,./-_*^`, both quotes being
-one. A whole number is a value of a float; true and false are none. Source: spec post-training 12.
+one. A whole number is a value of a float; true and false are none. Stricter than there: where nothing is to be called,
+an empty answer, as of a model that was cut off in its thoughts, and a call that breaks off are not right. More lenient:
+text that is declared as such is compared with a value that is none as JSON spells it, and calls are matched as a whole.
+
+Source: spec post-training 12.
 """
 
 from __future__ import annotations
@@ -64,12 +68,16 @@ class ToolFile(FileEnvironment):
         answer = json.dumps([[call.name, call.arguments] for call in message.tool_calls], ensure_ascii=False)
         if message.flags & _BROKEN or not all(call.complete for call in message.tool_calls):
             return Score(0.0, False, Status.BAD_FORMAT, answer, "a call is not closed, or not well formed")
+        if not message.tool_calls and not message.content.strip():
+            return Score(0.0, False, Status.BAD_FORMAT, detail="there is no answer")
         wrong = what_is_wrong(message.tool_calls, problem.meta["calls"], problem.meta["tools"])
         return Score(float(not wrong), not wrong, answer=answer, detail=wrong)
 
     def reference(self, problem: Problem) -> str | None:
         calls = problem.meta["calls"]
-        return None if calls == ANY else "\n".join(written(call, problem.meta["tools"]) for call in calls)
+        if calls == ANY:
+            return None
+        return "\n".join(written(call, problem.meta["tools"]) for call in calls) or "No function here does that."
 
 
 def what_is_wrong(found: Sequence[ToolCall], wanted: object, tools: Sequence[Mapping[str, Any]]) -> str:
