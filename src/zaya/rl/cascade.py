@@ -214,7 +214,7 @@ PyTorch {torch}, {threads} threads. Recipe {cascade.recipe_digest}.
 
 ## Results
 
-{markdown(result, suite).strip()}
+{markdown(result, suite.ttc).strip()}
 
 ## Validation of fine-tuning
 
