@@ -83,13 +83,17 @@ def said(*calls: tuple[str, dict[str, Any]]) -> str:
         ({"city": ["Ulm"], "exact": [True]}, [{"city": "Ulm", "exact": True}],
          [{"city": "Ulm", "exact": False}, {"city": "Ulm", "exact": 1}]),
         ({"city": ["Ulm"], "hours": [[6, 18]]}, [{"city": "Ulm", "hours": [6, 18]}],
-         [{"city": "Ulm", "hours": [18, 6]}, {"city": "Ulm", "hours": [6]}, {"city": "Ulm", "hours": 6}]),
+         [{"city": "Ulm", "hours": [18, 6]}, {"city": "Ulm", "hours": ["6", "18"]},
+          {"city": "Ulm", "hours": [6]}, {"city": "Ulm", "hours": 6}]),
         ({"city": ["Ulm"], "place": [{"lat": [48.4], "name": ["", "Ulm"]}]},
          [{"city": "Ulm", "place": {"lat": 48.4}}, {"city": "Ulm", "place": {"lat": 48.4, "name": "ULM"}}],
          [{"city": "Ulm", "place": {}}, {"city": "Ulm", "place": {"lat": 48.4, "x": 1}}]),
         ({"city": ["Ulm"], "stops": [[{"at": ["Bonn"]}, {"at": ["Kiel"]}]]},
          [{"city": "Ulm", "stops": [{"at": "Bonn"}, {"at": "Kiel"}]}],
          [{"city": "Ulm", "stops": [{"at": "Kiel"}, {"at": "Bonn"}]}, {"city": "Ulm", "stops": [{"at": "Bonn"}]}]),
+        ({"city": ["Ulm"], "hours": [[1, 0]]}, [{"city": "Ulm", "hours": [1, 0]}],
+         [{"city": "Ulm", "hours": [True, False]}]),
+        ({"city": ["", "Ulm"]}, [{"city": ""}, {"city": "Ulm"}], [{}]),  # required, even if nothing may be said
         ({"city": [2, True]}, [{"city": "2"}, {"city": "True"}], [{"city": "3"}]),  # declared as text
     ],
 )  # fmt: skip

@@ -183,6 +183,8 @@ def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
         again(PROBLEMS[:3])
     with pytest.raises(UsageError, match="problems is"):
         again([replace(problem, env="sum-v2") for problem in PROBLEMS])
+    with pytest.raises(UsageError, match="problems is"):
+        again([replace(problem, version=2) for problem in PROBLEMS])
     with pytest.raises(UsageError, match="records is 'samples' there, 'rsa' here"):
         evaluate_rsa(completer, TOKENIZER, PROBLEMS, config=SMALL, runs=1, pool=Pool(), out=out)
     assert out.read_bytes() == written

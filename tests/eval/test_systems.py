@@ -16,7 +16,7 @@ TOKENIZER = byte_tokenizer()
 
 def test_within_a_context() -> None:
     inner = ScriptedCompleter(TOKENIZER, lambda prompt, seed, index: "</think>\n\n" + "x" * 500)
-    questions = ["?" * length for length in (1, 40, 90, 200)]
+    questions = ["?" * length for length in (1, 40, 90, 91, 200)]
     frame = len(render(TOKENIZER, [{"role": "user", "content": ""}]).ids)
     requests = [
         Request(messages=[{"role": "user", "content": question}], params=SamplingParams(max_tokens=60))
@@ -25,8 +25,8 @@ def test_within_a_context() -> None:
     done: list[int] = []
     answers = WithinContext(inner, TOKENIZER, frame + 91).complete(requests, on_progress=lambda n, _: done.append(n))
     assert [request.params.max_tokens for request in inner.requests] == [60, 51, 1]
-    assert [len(answer.ids) for (answer,) in answers] == [60, 51, 1, 0]
+    assert [len(answer.ids) for (answer,) in answers] == [60, 51, 1, 0, 0]
     assert {answer.finish_reason for (answer,) in answers} == {FinishReason.LENGTH}
-    assert (answers[3][0].text, len(answers[3][0].prompt_ids)) == ("", frame + 200)
+    assert [len(answer.prompt_ids) for (answer,) in answers[3:]] == [frame + 91, frame + 200]
     [[by_ids]] = WithinContext(inner, TOKENIZER, 9).complete([Request(prompt_ids=[1] * 5)])
     assert len(by_ids.ids) == 4

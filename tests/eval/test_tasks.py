@@ -189,10 +189,14 @@ def test_a_task_that_cannot_be(task: dict[str, Any], says: str) -> None:
 # 4
 
 
-def test_no_problem_twice(pool: TaskPool) -> None:
+def test_no_problem_twice(pool: TaskPool, monkeypatch: pytest.MonkeyPatch) -> None:
     found = sets(pool, {"a": {"env": "arithmetic"}, "b": {"env": "arithmetic"}}, problems=40)
     digests: list[Problem] = [*found["a"].problems, *found["b"].problems]
     assert len({problem.digest for problem in digests}) == 40
+    same = [Problem("arithmetic", str(i), {}, 0, 0) for i in range(3)]
+    monkeypatch.setattr("zaya.eval.tasks.take", lambda *given: (same[: given[-1]], 0))
+    with pytest.raises(DataError, match="that no other task has: 1 found, 3 wanted"):
+        sets(pool, {"a": {"env": "arithmetic", "problems": 2}, "b": {"env": "arithmetic", "problems": 3}})
 
 
 # 5
@@ -204,6 +208,8 @@ def test_presets() -> None:
         kind = KINDS[benchmark.kind]
         assert set(benchmark.fields) <= {*kind.fields, "category"}, name
         assert EvalTask(file="x.jsonl", benchmark=name).environment.startswith(f"{benchmark.kind}:x.jsonl")
+    own = EvalTask(file="x.jsonl", benchmark="imo_answer", fields={"answer": "Long Answer"})
+    assert own.environment == "math:x.jsonl?prompt=Problem&answer=Long+Answer&category=Category"
     assert [row[0] for row in presets.listing()[1:]] == list(BENCHMARKS)
     assert [row[0] for row in presets.sampling_listing()[1:]] == list(SAMPLING)
 

@@ -8,8 +8,8 @@ something must, whatever it is. Functions are offered through the chat template,
 (`text.parser`), so that a call that is not closed or not well formed is none.
 
 Judged here, not by the package's checker, to the same rules: as many calls as are wanted, in any order; a function that
-was offered, with every argument that it requires, none that it does not have, and each of the declared type and among
-the values that may be given. Texts are equal without regard to case, spaces and the marks `,./-_*^`, both quotes being
+was offered, with every argument that it requires, none that it does not have, and each among the values that may be
+given, which are of its type. Texts are equal without regard to case, spaces and the marks `,./-_*^`, both quotes being
 one. A whole number is a value of a float; true and false are none. Stricter than there: where nothing is to be called,
 an empty answer, as of a model that was cut off in its thoughts, and a call that breaks off are not right. More lenient:
 text that is declared as such is compared with a value that is none as JSON spells it, and calls are matched as a whole.
@@ -137,17 +137,14 @@ def _differs(call: ToolCall, name: str, possible: Possible, schema: Mapping[str,
 
 
 def _may_be(value: Any, values: Sequence[Any], schema: Mapping[str, Any]) -> bool:
-    """Whether a value is among those that may be given. Its type is the declared one or, as some of the data name a
-    variable where a number is declared, that of a value that may be given."""
+    """Whether a value is among those that may be given. The parser has made it of the declared type where it could, and
+    some of the data name a variable, a text, where a number is declared: so what it equals decides."""
     given = [one for one in values if one != ""]
     if value in ("", []) and "" in values:  # as good as left out, where it is required
         return True
-    declared = schema.get("type")
-    if declared == "string" and isinstance(value, str):
+    if schema.get("type") == "string" and isinstance(value, str):
         # a call carries text: where the data want a number of what is declared as text, its digits are meant
         return any(_plain(value) == _plain(one if isinstance(one, str) else json.dumps(one)) for one in given)
-    if not _is(declared, value) and not any(_same_type(value, one) for one in given):
-        return False
     if isinstance(value, dict):
         return any(isinstance(one, Mapping) and _is_object(value, one) for one in given)
     if isinstance(value, list) and any(isinstance(x, dict) for x in value):
@@ -188,27 +185,6 @@ def _equal(value: Any, one: Any) -> bool:
 
 def _plain(text: str) -> str:
     return _MARKS.sub("", text).lower().replace("'", '"')
-
-
-def _is(declared: object, value: Any) -> bool:
-    match declared:
-        case "string":
-            return isinstance(value, str)
-        case "integer":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "boolean":
-            return isinstance(value, bool)
-        case "array":
-            return isinstance(value, list)
-        case "object":
-            return isinstance(value, dict)
-    return True
-
-
-def _same_type(value: Any, one: Any) -> bool:
-    return type(value) is type(one)
 
 
 # ----- reading
