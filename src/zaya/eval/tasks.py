@@ -220,7 +220,7 @@ class _Maker:
             except DataError as error:
                 if not is_pattern:
                     raise
-                self.notice(f"{name}: {error}")
+                self.notice(f"{name}: {error.message}")
                 continue
             made += more
             steps |= {problem.digest: step for problem in more}
