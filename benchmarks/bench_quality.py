@@ -26,7 +26,7 @@ import argparse
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ from zaya.envs.pool import TaskPool
 from zaya.eval.metrics import avg_at_k, paired_difference
 from zaya.eval.records import by_problem
 from zaya.eval.report import percent
-from zaya.eval.suite import SuiteConfig, held_out_problems, samples_of
+from zaya.eval.suite import SuiteConfig, problem_sets, samples_of
+from zaya.eval.systems import local_system
+from zaya.eval.tasks import TaskSet
 from zaya.model.embedded import embedded_directory
 from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts import load, load_model
@@ -233,7 +235,7 @@ class Held:
     """What every format is measured on."""
 
     recipe: SuiteConfig
-    problems: list[Problem]
+    sets: list[TaskSet]
     texts: list[Text]
     never: tuple[int, ...]
     reference: Tensor
@@ -242,19 +244,18 @@ class Held:
 
 def held(pool: TaskPool) -> Held:
     recipe = configuration.load(SuiteConfig, RECIPE)
-    problems = held_out_problems(recipe, pool)
+    sets = problem_sets(recipe, pool, print)
+    problems = [problem for task in sets for problem in task.problems]
     model, tokenizer = load(embedded_directory(), dtype="float32")
     engine = Engine(model, tokenizer, max_batch=recipe.max_batch)
     texts = answers(engine, problems, recipe.max_tokens)
-    return Held(
-        recipe, problems, texts, engine.never, logprobs(model, texts, engine.never, native=NativeModel.of(model))
-    )
+    return Held(recipe, sets, texts, engine.never, logprobs(model, texts, engine.never, native=NativeModel.of(model)))
 
 
 def compare(formats: Sequence[str], kvs: Sequence[KVDtype], k: int) -> None:
     with TaskPool(1) as pool:
         given = held(pool)
-        print(f"{len(given.reference):,} tokens of {len(given.texts)} answers; avg@{k}, {len(given.problems)} problems")
+        print(f"{len(given.reference):,} tokens of {len(given.texts)} answers; avg@{k}")
         print(
             f"{'':13} {'keys':5} {'MB':>5} {'KL':>9} {'99 %':>8} {'other':>6}  {'accuracy':>9}  {'- bf16, paired':>14}"
         )
@@ -268,8 +269,13 @@ def compare(formats: Sequence[str], kvs: Sequence[KVDtype], k: int) -> None:
                     given.reference, logprobs(model, given.texts, given.never, kv, native=NativeModel.of(model))
                 )
                 engine = Engine(model, tokenizer, max_batch=given.recipe.max_batch, kv_dtype=kv)
-                samples = samples_of(f"{format}, {kv}", engine, given.problems, given.recipe, k, pool, None)
-                values = by_problem(samples)
+                assert tokenizer is not None
+                system = local_system(engine, tokenizer)
+                values = by_problem(
+                    record
+                    for task in given.sets
+                    for record in samples_of(f"{format}, {kv}", system, replace(task, k=k), given.recipe, pool, None)
+                )
                 baseline = values if baseline is None else baseline
                 accuracy, gain = avg_at_k(values), paired_difference(values, baseline)
                 print(

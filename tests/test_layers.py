@@ -44,9 +44,8 @@ TORCH_FREE = (
     "zaya", "zaya.cli", "zaya.config", "zaya.errors", "zaya.text", "zaya.data", "zaya.envs", "zaya.ttc", "zaya.plan",
     "zaya.engine.types", "zaya.engine.split", "zaya.engine.scripted", "zaya.engine.state", "zaya.engine.pages",
     "zaya.engine.prefix", "zaya.engine.scheduler", "zaya.engine.speculate", "zaya.engine.handle", "zaya.engine.wire",
-    "zaya.engine.reply", "zaya.engine.job", "zaya.engine.transport", "zaya.engine.remote", "zaya.eval.metrics",
-    "zaya.eval.compare", "zaya.eval.evaluation", "zaya.eval.figure", "zaya.eval.lenient", "zaya.eval.page",
-    "zaya.eval.records", "zaya.eval.report", "zaya.eval.run", "zaya.rl.types", "zaya.rl.advantage", "zaya.rl.canary",
+    "zaya.engine.reply", "zaya.engine.job", "zaya.engine.transport", "zaya.engine.remote", "zaya.eval",
+    "zaya.rl.types", "zaya.rl.advantage", "zaya.rl.canary",
     "zaya.model.config", "zaya.model.flops", "zaya.model.init", "zaya.core.rng",
 )  # fmt: skip
 """Modules, and packages with every module in them. What does not exist yet is checked from the day it does."""

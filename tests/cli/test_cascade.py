@@ -9,16 +9,18 @@ import pytest
 
 from zaya.cli import main
 from zaya.eval.metrics import Estimate
-from zaya.eval.suite import StageRow, SuiteResult, ThinkingRow
+from zaya.eval.scores import StageRow, SuiteResult, TaskScore
+from zaya.eval.thinking import ThinkingRow
 from zaya.rl import cascade
 from zaya.rl.cascade import Cascade, Stage
 
 RECIPE = str(Path(__file__).parents[2] / "recipes/micro/cascade.toml")
 STAGES = ["corpus", "pretrain", "midtrain", "sft", "rl", "eval"]
 ESTIMATE = Estimate(mean=0.5, sampling=0.01, problems=0.1, num_problems=160, num_values=320)
+TASK = TaskScore(accuracy=ESTIMATE, k=16, tokens=9.0, truncated=0.0, levels={}, categories={})
 RESULT = SuiteResult(
     stages=tuple(
-        StageRow(name=name, accuracy=ESTIMATE, by_task={"arithmetic": 0.5}, answer_tokens=9.0, gain=ESTIMATE, loss=1.0,
+        StageRow(name=name, accuracy=ESTIMATE, tasks={"arithmetic": TASK}, answer_tokens=9.0, gain=ESTIMATE, loss=1.0,
                  entropy_mean=0.99, entropy_min=0.98, tokens=2_400_000, seconds=1234.0)
         for name in STAGES[1:5]
     ),

@@ -17,7 +17,9 @@ from zaya.core.progress import columns
 from zaya.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from zaya.eval.suite import SuiteConfig, SuiteResult, ThinkingRow
+    from zaya.eval.scores import SuiteResult
+    from zaya.eval.suite import SuiteConfig
+    from zaya.eval.thinking import ThinkingRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", help="where results go (default: runs/, the folder and the name of the recipe)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be measured, and write nothing")
+    parser.add_argument("--list", action="store_true", help="print the benchmarks and samplings that have a name")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.list:
+        from zaya.eval.presets import listing, sampling_listing
+
+        width = columns(sys.stdout)
+        print(f"{table(listing(), width, drop=('what',))}\n\n{table(sampling_listing(), width)}")
+        return 0
     if args.config is None:
         words = [word for word in args.overrides if "=" not in word]
         near = did_you_mean(f"eval {words[0]}", ACTIONS, "zaya ") if words else "zaya eval --config FILE"
@@ -61,24 +70,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def say_result(result: SuiteResult) -> None:
-    """Both tables, and how to read them."""
-    from zaya.eval.suite import stage_table
+    """All tables, and how to read them."""
+    from zaya.eval.tables import part_tables, stage_table, task_table
 
     width = columns(sys.stdout)
     print(table(stage_table(result.stages), width, drop=("seconds", "load entropy", "tokens", "loss", "loose", "gain")))
+    if len(result.stages) == 1:  # columns of several systems are for a wide page, which result.md is
+        for cells in (task_table(result.stages), *part_tables(result.stages)):
+            print(f"\n{table(cells, width, drop=('samples', 'cut off', 'problems'))}")
     if result.thinking:
         print(f"\n{thinking_lines(result.thinking, width)}")
     print()
     problems = result.stages[0].accuracy.num_problems
     say(
-        f"Percent of {problems} held-out problems, ± the 95 % interval over new ones. Gains are paired: over the row "
-        "above, and in the second table over one sample."
+        f"Percent of {problems} problems, ± the 95 % interval over new ones. Gains are paired: over the row "
+        "above, and in the last table over one sample."
+        if len(result.stages) > 1 or result.thinking
+        else f"Percent of {problems} problems, ± the 95 % interval over new ones."
     )
 
 
 def thinking_lines(rows: Sequence[ThinkingRow], width: int) -> str:
     """The table of ways to spend tokens. A narrow one says RSA."""
-    from zaya.eval.suite import thinking_table
+    from zaya.eval.tables import thinking_table
 
     cells = thinking_table(rows)
     if width < 60:
@@ -87,13 +101,14 @@ def thinking_lines(rows: Sequence[ThinkingRow], width: int) -> str:
 
 
 def _consequences(config: SuiteConfig, out: Path) -> list[str]:
-    samples = config.problems * config.k
     lines = [
         f"results: {out}",
-        f"systems: {', '.join(f'{name} ({system.directory})' for name, system in config.systems.items())}",
-        f"each: {config.k} samples of {config.problems} problems, {samples:,} of up to {config.max_tokens:,} tokens",
+        f"systems: {', '.join(f'{name} ({system.place})' for name, system in config.systems.items())}",
     ]
-    if config.rsa_of is not None:
-        rollouts = config.problems * config.rsa_runs * config.rsa.generations
-        lines.append(f"thinking in rounds: {config.rsa_of}, {rollouts:,} rollouts")
+    if any(task.env for task in config.tasks.values()):
+        lines.append(f"{config.problems} problems that are made, {config.k} samples of each by every system")
+    lines += [f"all problems of {task.file}" for task in config.tasks.values() if task.file is not None]
+    for name, form in config.ttc.items():
+        of = form.of or next(reversed(config.systems))
+        lines.append(f"thinking in rounds, {name}: {of}, {form.runs * form.config.generations:,} rollouts a problem")
     return lines

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from zaya.cli.asking import warn_without_kernels
 from zaya.cli.eval import thinking_lines
-from zaya.cli.printing import Flow, program, say, say_commands, visible, waiting
+from zaya.cli.printing import Flow, notice, program, say, say_commands, visible, waiting
 from zaya.core.progress import columns
 from zaya.envs import registry
 from zaya.envs.base import Problem
-from zaya.envs.mixture import TaskConfig
+from zaya.eval.tasks import EvalTask
 
 if TYPE_CHECKING:
     from zaya.engine.engine import Engine
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from zaya.eval.suite import SuiteConfig
 
 TASKS = {
-    "arithmetic": TaskConfig(env="arithmetic", difficulties=(1, 2), weight=2.0),
-    "sorting": TaskConfig(env="rlve/Sorting", difficulties=(1, 2)),
-    "window": TaskConfig(env="rlve/SlidingWindow", difficulties=(2, 3, 4)),
+    "arithmetic": EvalTask(env="arithmetic", difficulties=(1, 2), weight=2.0),
+    "sorting": EvalTask(env="rlve/Sorting", difficulties=(1, 2)),
+    "window": EvalTask(env="rlve/SlidingWindow", difficulties=(2, 3, 4)),
 }
 """What the embedded model was trained and evaluated on: the tasks of recipes/micro/eval.toml."""
 
@@ -47,23 +47,25 @@ def run(args: argparse.Namespace) -> int:
     warn_without_kernels()
     with waiting("loading"):
         from zaya.envs.pool import TaskPool
-        from zaya.eval.suite import SuiteConfig, SystemConfig, held_out_problems, open_engine, rounds_of, samples_of
-        from zaya.eval.suite import thinking_rows as rows_of
+        from zaya.eval.suite import SuiteConfig, problem_sets, rounds_of, samples_of
+        from zaya.eval.systems import SystemConfig, local_system, open_engine
+        from zaya.eval.thinking import TtcConfig
+        from zaya.eval.thinking import thinking_rows as rows_of
         from zaya.model.embedded import embedded_directory
         from zaya.model.flops import active_parameters, parameters
         from zaya.ttc.rsa import PRESETS
 
-        directory, rsa = embedded_directory(), PRESETS["micro"]
+        rsa = PRESETS["micro"]
         config = SuiteConfig(
             tasks=TASKS if _has_rlve() else {"arithmetic": TASKS["arithmetic"]},
-            systems={"micro": SystemConfig(model=str(directory))},
+            systems={"micro": SystemConfig(model=str(embedded_directory()))},
             problems=args.problems,
             k=rsa.generations,
             seed=args.seed,
-            rsa_of="micro",
-            rsa=rsa,
+            ttc={"micro": TtcConfig(preset="micro")},
         )
-        engine, tokenizer = open_engine(directory, config.max_batch)
+        engine, tokenizer = open_engine(embedded_directory(), config.max_batch)
+        system = local_system(engine, tokenizer)
     shape = engine.model.config
     say(
         f"Micro ZAYA: {parameters(shape).total / 1e6:.2f} M parameters, of which "
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         print("\nProblems it has not seen:\n")
         with waiting("making problems"):
             alone = [replace(config, tasks={name: task}, problems=1) for name, task in config.tasks.items()]
-            shown = [held_out_problems(one, pool)[0] for one in alone]
+            shown = [problem_sets(one, pool, notice)[0].problems[0] for one in alone]
         for problem in shown:
             _think(problem, engine, pool, config)
         say(
@@ -87,12 +89,12 @@ def run(args: argparse.Namespace) -> int:
         )
         print()
         with waiting("making problems"):
-            problems = held_out_problems(config, pool)
-        samples = samples_of("micro", engine, problems, config, config.k, pool, None)
-        rounds = rounds_of("micro", engine, tokenizer, problems, config, pool, None)
+            sets = problem_sets(config, pool, notice)
+        samples = [record for task in sets for record in samples_of("micro", system, task, config, pool, None)]
+        rounds = [record for task in sets for record in rounds_of("micro", system, task, "micro", config, pool, None)]
     if sys.stderr.isatty():
         print(file=sys.stderr)  # below the lines of progress
-    print(thinking_lines(rows_of(samples, rounds, config), columns(sys.stdout)))
+    print(thinking_lines(rows_of(samples, samples, {"micro": rounds}, {"micro": rsa}), columns(sys.stdout)))
     print()
     say(
         f"Percent right, ± the 95 % interval over new problems, and tokens drawn for a problem. One sample is the mean "
@@ -154,7 +156,7 @@ def _drawn(problem: Problem, engine: Engine, config: SuiteConfig) -> Iterator[in
     assert engine.tokenizer is not None
     prompt = render(engine.tokenizer, [{"role": "user", "content": problem.prompt}]).ids
     ids = generate(
-        engine.model, prompt, max_tokens=config.max_tokens, temperature=config.temperature, stop_ids=engine.stop_ids,
+        engine.model, prompt, max_tokens=config.max_tokens, temperature=1.0, stop_ids=engine.stop_ids,
         seed=derive_seed(config.seed, "quickstart", problem.digest), never=engine.never,
     )  # fmt: skip
     return (id for id in ids if id not in engine.stop_ids)

@@ -29,7 +29,8 @@ class Problem:
     prompt: str
     """The question, with the instruction how to give the answer."""
     meta: Mapping[str, Any]
-    """What the scorer needs, JSON."""
+    """What the scorer needs, JSON. Beside it `tools`, which are offered with the prompt, and `messages`, a conversation
+    that ends with it, where there are such."""
     difficulty: int
     """The level it was made at; 0 is the easiest."""
     seed: int
@@ -40,7 +41,10 @@ class Problem:
     @property
     def digest(self) -> str:
         """A hash of the content, the question as it is asked: equal content is one item, whatever seed it came from."""
-        return hashlib.blake2b(self.prompt.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        asked = self.prompt
+        if beside := {name: self.meta[name] for name in ("messages", "tools") if name in self.meta}:
+            asked += f"\n{json.dumps(beside, sort_keys=True)}"
+        return hashlib.blake2b(asked.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def to_json(self) -> str:
         return json.dumps(

@@ -2,7 +2,7 @@
 
 arithmetic              one of ours
 rlve/Sorting            a task of RLVE-Gym, with the extra `envs`; other families have other prefixes
-math:FILE.jsonl         problems of a file, with their answers
+math:FILE.jsonl         problems of a file, with their answers; choice:, code:, instruct: and tools: are other kinds
 package.module:NAME     your own: an object in a module that Python can import
 
 A family is a module with `names()`, all it has, and `environment(name)`, which raises UsageError where there is none.
@@ -22,13 +22,17 @@ from zaya.errors import UsageError, did_you_mean
 _BUILT_IN: dict[str, Environment] = {environment.name: environment for environment in (ARITHMETIC,)}
 
 FAMILIES: dict[str, str] = {
+    "choice:": "zaya.envs.files.kinds",
+    "code:": "zaya.envs.files.kinds",
     "code/": "zaya.envs.code.tasks",
     "instruct/": "zaya.envs.instruct.tasks",
+    "instruct:": "zaya.envs.files.kinds",
     "math/": "zaya.envs.math.templates",
-    "math:": "zaya.envs.math.files",
+    "math:": "zaya.envs.files.kinds",
     "reasoning-core/": "zaya.envs.reasoning_core",
     "reasoning-gym/": "zaya.envs.reasoning_gym",
     "rlve/": "zaya.envs.rlve",
+    "tools:": "zaya.envs.files.kinds",
 }
 """Prefix -> module."""
 

@@ -11,7 +11,7 @@ task with a second, loose reading, as instructions have, is also judged by that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -52,16 +52,18 @@ def evaluate(
     seed: int = 0,
     plain: Tokenizer | None = None,
     out: Path | None = None,
+    labels: Mapping[str, Any] | None = None,
     chunk: int = 256,
     on_progress: OnProgress | None = None,
 ) -> list[Record]:
     """k samples of each problem, by problem and number. `chunk` of them are asked for at a time, then written.
 
     plain: the tokenizer of a base model, which knows no conversations: a problem is the beginning of a text to it.
+    labels: what else the first line of the records says, such as the name of the task.
     Raises UsageError where `out` holds the records of something else.
     """
     named = _named(problems)
-    about = _about("samples", named, seed) | {"plain": plain is not None} | asdict(params)
+    about = _about("samples", named, seed) | {"plain": plain is not None} | asdict(params) | dict(labels or {})
     total = len(named) * k
     with RecordFile(out, about) as file:
         found = {(r.digest, r.sample): r for r in map(Record.from_row, file.rows) if r.status is not Status.INFRA}
@@ -96,9 +98,14 @@ def opening(tokenizer: Tokenizer, problem: Problem) -> list[int]:
     return ids if tokenizer.bos_id is None else [tokenizer.bos_id, *ids]
 
 
+def messages_of(problem: Problem) -> Sequence[Mapping[str, Any]]:
+    """A problem as a conversation: the one it brings along, or its prompt alone."""
+    return problem.meta.get("messages") or [{"role": "user", "content": problem.prompt}]
+
+
 def evaluate_rsa(
     completer: Completer,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     problems: Sequence[Problem],
     *,
     config: RsaConfig,
@@ -106,6 +113,7 @@ def evaluate_rsa(
     pool: Scorer,
     seed: int = 0,
     out: Path | None = None,
+    labels: Mapping[str, Any] | None = None,
     chunk: int = 16,
     on_progress: OnProgress | None = None,
 ) -> list[RsaRecord]:
@@ -114,7 +122,7 @@ def evaluate_rsa(
     `on_progress` is told about rollouts. Raises UsageError where `out` holds the records of something else.
     """
     named = _named(problems)
-    about = _about("rsa", named, seed) | asdict(config)
+    about = _about("rsa", named, seed) | asdict(config) | dict(labels or {})
     total = len(named) * runs * config.generations
     with RecordFile(out, about) as file:
         found = {(r.digest, r.run): r for r in map(RsaRecord.from_row, file.rows) if r.score is not None}
@@ -152,7 +160,7 @@ def evaluate_rsa(
 def _request(problem: Problem, params: SamplingParams, seed: int, plain: Tokenizer | None) -> Request:
     if plain is not None:
         return Request(prompt_ids=opening(plain, problem), params=params, seed=seed)
-    return Request(messages=[{"role": "user", "content": problem.prompt}], params=params, seed=seed)
+    return Request(messages=messages_of(problem), tools=problem.meta.get("tools") or None, params=params, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +212,7 @@ def _record(
         reward=0.0 if score is None else score.reward,
         status=Status.INFRA if score is None else score.status,
         finish=None if completion is None else completion.finish_reason.value,
-        tokens=0 if completion is None else len(completion.ids),
+        tokens=0 if completion is None else completion.generated_tokens,
         answer=None if score is None else score.answer,
         loose=None if verdict is None else verdict.loose,
         lenient_answer=None if verdict is None else verdict.lenient_answer,
@@ -269,8 +277,8 @@ def _named(problems: Sequence[Problem]) -> dict[str, Problem]:
 
 
 def _digest(named: dict[str, Problem]) -> str:
-    """Names a list of problems by content and by what scores them."""
-    lines = "\n".join(f"{digest} {problem.env}" for digest, problem in named.items())
+    """Names a list of problems by content, by what scores them and its version: that of a file is its answers too."""
+    lines = "\n".join(f"{digest} {problem.env} {problem.version}" for digest, problem in named.items())
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 

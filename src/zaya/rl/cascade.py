@@ -22,7 +22,9 @@ from zaya import config as configuration
 from zaya.core.files import held, new_file
 from zaya.core.metrics import read_metrics
 from zaya.errors import CheckpointError, ConfigError, UsageError, did_you_mean
-from zaya.eval.suite import SuiteConfig, SuiteResult, markdown, run_suite
+from zaya.eval.scores import SuiteResult
+from zaya.eval.suite import SuiteConfig, run_suite
+from zaya.eval.tables import markdown
 from zaya.model.embedded import MANIFEST
 from zaya.model.flops import active_parameters, parameters
 from zaya.model.layouts import save
@@ -212,7 +214,7 @@ PyTorch {torch}, {threads} threads. Recipe {cascade.recipe_digest}.
 
 ## Results
 
-{markdown(result, suite).strip()}
+{markdown(result, suite.ttc).strip()}
 
 ## Validation of fine-tuning
 

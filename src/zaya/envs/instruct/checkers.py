@@ -35,6 +35,11 @@ def load() -> None:
     _classes()
 
 
+def identifiers() -> frozenset[str]:
+    """Of every instruction there is a checker for."""
+    return frozenset(_classes())
+
+
 def describe(identifier: str, arguments: Mapping[str, Any]) -> str:
     return str(_checker(identifier).build_description(**arguments))
 

@@ -1,0 +1,1 @@
+"""Problems from a user's files, in the formats of public benchmarks. Imports no torch."""
