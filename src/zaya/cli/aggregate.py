@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zaya.cli.asking import MODEL_HELP, add_engine, add_loading, check_engine, open_chat_model, open_engine
+from zaya.cli.asking import add_engine, add_loading, check_engine, open_chat_model, open_engine
 from zaya.cli.printing import table
 from zaya.core.progress import Progress, columns
 from zaya.errors import UsageError
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     teaching = parser.add_argument_group("teacher")
     teaching.add_argument(
         "--teacher", metavar="MODEL",
-        help="who solves the prompts: a checkpoint, micro for the one in this package, or the http address of a server",
+        help="who solves the prompts: a checkpoint directory or hub id, micro for the one in this package, or the http address of a server",
     )  # fmt: skip
     teaching.add_argument("--teacher-model", metavar="NAME", help=f"what a server calls it; its key is in ${_KEY}")
     teaching.add_argument(
@@ -79,7 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="make the prompts, say what they are, write nothing")
     add_loading(parser)
     add_engine(parser)
-    parser.epilog = f"A checkpoint is {MODEL_HELP.partition(' (')[0]}."
 
 
 def run(args: argparse.Namespace) -> int:
