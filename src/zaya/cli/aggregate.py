@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     teaching = parser.add_argument_group("teacher")
     teaching.add_argument(
         "--teacher", metavar="MODEL",
-        help="who solves the prompts: a checkpoint directory or hub id, micro for the one in this package, or the http address of a server",
+        help="who solves the prompts: a checkpoint directory or hub id, micro for the model in this package, or the "
+        "http address of a server",
     )  # fmt: skip
     teaching.add_argument("--teacher-model", metavar="NAME", help=f"what a server calls it; its key is in ${_KEY}")
     teaching.add_argument(
