@@ -149,6 +149,25 @@ def test_attempts_are_shown_where_they_differ() -> None:
     assert {prompt.source for prompt in curriculum.next(4)} == {"arithmetic"}
 
 
+def test_answers_are_shown_in_place_of_tails() -> None:
+    """As often as the recipe says; the same attempts are chosen."""
+    seen = {}
+    for share in (0.0, 0.5, 1.0):
+        curriculum, prompts = plain(
+            20, config(aggregation={"answers": share, "tail_tokens": 16}, sampling={"prompts": 10})
+        )
+        shown(curriculum, prompts, [0.5] * 20)
+        contents = [prompt.messages[-1]["content"] for prompt in curriculum.next(40)[:20]]
+        seen[share] = [content.split("\n\n")[2:-1] for content in contents]
+        assert all(len(blocks) == 2 for blocks in seen[share])
+    answers = {share: sum("\\boxed{" in blocks[0] for blocks in some) for share, some in seen.items()}
+    assert answers[0.0] == 0 < 4 < answers[0.5] < 16 < answers[1.0] == 20
+    for blocks in seen[1.0]:
+        assert all(block.startswith(f"Attempt {i}:\n\\boxed{{") for i, block in enumerate(blocks, 1))
+    for some, tails in zip(seen[0.5], seen[0.0], strict=True):
+        assert "\\boxed{" in some[0] or some == tails
+
+
 def test_as_many_rounds_as_are_asked_for() -> None:
     """Attempts of the second round are shown with the question, in place of those that they were shown themselves."""
     curriculum, (first,) = plain(1, config(aggregation={"rounds": 2}))

@@ -34,14 +34,14 @@ CONFIG = CorpusConfig(
         "slips": FileConfig(kind="text", problems=40, slip=0.5),
         "chat": FileConfig(kind="conversation", problems=30),
         "long": FileConfig(kind="dialogue", problems=41, turns=4),
-        "weigh": FileConfig(kind="aggregation", problems=40, slip=0.2),
+        "weigh": FileConfig(kind="aggregation", problems=40, slip=0.2, answers=0.4),
     },
     held_out=0.5,
     vocabulary=300,
     library_exclude=("[!j]*",),
     library_share=0.1,
     fan_in=(2, 3),
-    tail_tokens=25,
+    tail_tokens=(25, 60),
 )
 
 
@@ -102,7 +102,7 @@ def test_only_what_has_changed_is_written(made: Path, tmp_path: Path) -> None:
         "chat": replace(CONFIG.files["chat"], slip=0.1),
         "more": FileConfig(kind="text", problems=3),
     }
-    config = replace(CONFIG, files=files, tail_tokens=26)
+    config = replace(CONFIG, files=files, tail_tokens=(25, 61))
     (tmp_path / "long.jsonl").write_text('{"made_from": "som')  # as a disk without room may leave it
     make(config, tmp_path)
     assert changed(before, tmp_path) == {"chat", "more", "weigh", "long"}
@@ -139,6 +139,11 @@ def test_kinds(made: Path, tokenizer: Tokenizer) -> None:
     assert 20 < len(weighed) <= 40
     shown = [sum(f"\n\nAttempt {i}:\n" in messages[0]["content"] for i in range(1, 9)) for messages in weighed]
     assert set(shown) == {2, 3}
+    blocks = [message[0]["content"].split("\n\n")[2:-1] for message in weighed]
+    assert 5 < sum(all("\n\\boxed{" in block for block in some) for some in blocks) < 25
+    lengths = {len(tokenizer.encode_plain(block.split(":\n", 1)[1])) for some in blocks for block in some}
+    assert any(25 < length <= 61 for length in lengths)  # one more where text was cut inside a token
+    assert max(lengths) <= 61
     for messages in (*chats, *dialogues, *weighed):
         for question, reply in zip(messages[::2], messages[1::2], strict=True):
             problem = problem_of(*asked(question["content"]).split("\n"))
@@ -205,9 +210,12 @@ def test_what_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"files": {}}, "needs tasks and files"),
         ({"tasks": {}}, "needs tasks and files"),
         ({"library_share": 0.0}, "library_share must be above 0"),
-        ({"fan_in": []}, "fan_in, tail_tokens and workers"),
+        ({"fan_in": []}, r"fan_in lists numbers of at least 1: \[\]"),
+        ({"tail_tokens": [40, 0]}, r"tail_tokens lists numbers of at least 1: \[40, 0\]"),
+        ({"workers": 0}, "workers must be at least 1: 0"),
         ({"files": {"a": {"kind": "text", "problems": 0}}}, "problems must be at least 1"),
-        ({"files": {"a": {"kind": "text", "problems": 1, "slip": 1.5}}}, "are probabilities: 1.5"),
+        ({"files": {"a": {"kind": "text", "problems": 1, "slip": 1.5}}}, "slip is a probability: 1.5"),
+        ({"files": {"a": {"kind": "text", "problems": 1, "answers": -1}}}, "answers is a probability: -1"),
         ({"files": {"a": {"kind": "texts", "problems": 1}}}, "files.a.kind = 'texts' is not allowed"),
     ):
         with pytest.raises(ConfigError, match=message):

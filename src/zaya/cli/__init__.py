@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("zaya.cli.generate", "continue a prompt with a model"),
     "solve": ("zaya.cli.solve", "answer one question by Markovian RSA: many rollouts, in rounds"),
     "prepare": ("zaya.cli.prepare", "make text to learn from, and a tokenizer, out of tasks"),
+    "aggregate": ("zaya.cli.aggregate", "make aggregation prompts out of rollouts, perhaps solved"),
     "pretrain": ("zaya.cli.pretrain", "train a model on text, or continue one, as a recipe says"),
     "sft": ("zaya.cli.sft", "fine-tune a model on conversations, as a recipe says"),
     "reward": ("zaya.cli.reward", "learn from pairs which answers are preferred, and score answers"),

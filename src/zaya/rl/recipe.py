@@ -97,8 +97,13 @@ class AggregationConfig:
     """Attempts in a prompt."""
     tail_tokens: int = 4096
     """Tokens of an attempt that are shown."""
+    answers: float = 0.0
+    """Part of those prompts that show what attempts answer, not the ends of their reasoning; of attempts that were cut
+    those still (`compaction = "hybrid"`)."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.answers <= 1:
+            raise ConfigError(f"aggregation.answers must be from 0 to 1: {self.answers}")
         if not 0 <= self.share < 1:
             raise ConfigError(f"aggregation.share must be at least 0 and below 1: {self.share}")
         for name in ("rounds", "fan_in", "tail_tokens"):

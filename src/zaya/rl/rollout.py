@@ -114,7 +114,8 @@ class Curriculum:
             return
         rng = random.Random(derive_seed(self.config.run.seed, "attempts", self.mixture.count, prompt.problem.digest))
         chosen = rng.sample(list(completions), min(config.fan_in, len(completions)))
-        tails = [carry(self.tokenizer, completion, "tail", config.tail_tokens) for completion in chosen]
+        compaction = "hybrid" if rng.random() < config.answers else "tail"
+        tails = [carry(self.tokenizer, completion, compaction, config.tail_tokens) for completion in chosen]
         if not any(tails):
             return
         shown = prompt.with_attempts([tail for tail in tails if tail])

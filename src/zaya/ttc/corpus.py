@@ -33,7 +33,7 @@ from zaya.text import Tokenizer, load_tokenizer
 from zaya.ttc import examples
 from zaya.ttc.prompts import aggregation_messages
 
-_FORMAT = 1
+_FORMAT = 2
 _SAMPLE_TEXTS = 4000
 """Worked problems that the tokenizer is learned from."""
 _AT_ONCE = 2000
@@ -57,14 +57,20 @@ class FileConfig:
     attempts shown, at most: each example has its own. In a pair that of the wrong solution."""
     cut: float = 0.05
     """Probability that such an attempt ends somewhere in its work."""
+    cut_alone: float = 0.3
+    """The same of an attempt that is the only one shown: a solution may go on from it."""
     later: float = 0.5
     """Probability that an aggregation is of a later round, whose attempts weighed others themselves."""
+    answers: float = 0.0
+    """Probability that an aggregation shows what attempts answer, not the ends of their reasoning; of attempts that
+    were cut those still (`compaction = "hybrid"`)."""
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.turns < 2:
             raise ConfigError(f"problems must be at least 1, and turns 2: {self.problems}, {self.turns}")
-        if not all(0 <= p <= 1 for p in (self.slip, self.cut, self.later)):
-            raise ConfigError(f"slip, cut and later are probabilities: {self.slip}, {self.cut}, {self.later}")
+        for name in ("slip", "cut", "cut_alone", "later", "answers"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a probability: {getattr(self, name)}")
         if self.kind == "pair" and not self.slip:
             raise ConfigError("a pair has a wrong solution, and slip is 0: nobody errs", hint="set slip = 0.1")
 
@@ -89,8 +95,8 @@ class CorpusConfig:
     """Part of the standard library's files, by their content, that it is learned from."""
     fan_in: tuple[int, ...] = (1, 2, 3, 4)
     """Attempts shown in an aggregation; one of these numbers, each as often as it is listed."""
-    tail_tokens: int = 40
-    """Tokens of an attempt that are shown."""
+    tail_tokens: tuple[int, ...] = (40,)
+    """Tokens of an attempt that an aggregation shows at most; one of these numbers, each as often as it is listed."""
     workers: int = 1
     """Processes that make problems."""
 
@@ -99,8 +105,11 @@ class CorpusConfig:
             raise ConfigError("a corpus needs tasks and files", hint="add tables [tasks.NAME] and [files.NAME]")
         if not 0 < self.library_share <= 1:
             raise ConfigError(f"library_share must be above 0 and at most 1: {self.library_share}")
-        if not self.fan_in or min(self.fan_in) < 1 or self.tail_tokens < 1 or self.workers < 1:
-            raise ConfigError("fan_in, tail_tokens and workers must be at least 1")
+        for name in ("fan_in", "tail_tokens"):
+            if min(getattr(self, name), default=0) < 1:
+                raise ConfigError(f"{name} lists numbers of at least 1: {list(getattr(self, name))}")
+        if self.workers < 1:
+            raise ConfigError(f"workers must be at least 1: {self.workers}")
 
 
 def make_corpus(config: CorpusConfig, directory: Path, notice: Callable[[str], None]) -> None:
@@ -149,14 +158,16 @@ def _documents(
                 yield {"messages": [message for messages in solved for message in messages]}
         case "aggregation":
             for place, problem in enumerate(problems):
+                fan_in = rng.choice(config.fan_in)
                 messages = examples.aggregation(
                     problem,
                     tokenizer,
-                    fan_in=rng.choice(config.fan_in),
-                    tail_tokens=config.tail_tokens,
+                    fan_in=fan_in,
+                    tail_tokens=rng.choice(config.tail_tokens),
                     slip=rng.uniform(0, file.slip),
-                    cut=file.cut,
+                    cut=file.cut_alone if fan_in == 1 else file.cut,
                     later=file.later,
+                    compaction="hybrid" if rng.random() < file.answers else "tail",
                     seed=derive_seed(config.seed, name, place),
                 )
                 if messages is not None:

@@ -2,12 +2,13 @@
 
 An aggregation is a prompt as Markovian RSA shows it, and a solution that weighs the attempts.
 
-    problem -> n attempts of a teacher that slips -> tails of some of them -> the prompt -> the teacher's solution
+    problem -> n attempts of a teacher that slips -> what they hand on -> the prompt -> the teacher's solution
 
 The prompt is made by the function that makes it when the model is used (`ttc.prompts`), and tails are cut by the one
-that cuts them then (`ttc.tails`). Where an attempt came to what is right, the solution takes it at once, be it ahead
-or not: that is for the model to see. Where none did and none is ahead, it works the problem anew. Attempts that were
-cut inside their work count as none. Source: report as in spec markovian-rsa 7.1; how to weigh is our choice.
+that cuts them then (`ttc.tails`). Where an attempt shows that it came to what is right, the solution takes it at once,
+be it ahead or not: that is for the model to see. Where none does and nothing is ahead, it works the problem anew, or
+goes on from the one attempt there is. What a prompt does not show, because an attempt was cut in its work or its tail
+is short, counts as none: nobody can copy it. Source: report as in spec markovian-rsa 7.1; how to weigh is our choice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from zaya.core.rng import derive_seed
 from zaya.envs.base import Problem
@@ -59,31 +60,37 @@ def aggregation(
     slip: float,
     cut: float = 0.0,
     later: float = 0.0,
+    compaction: Literal["tail", "hybrid"] = "tail",
     seed: int = 0,
 ) -> list[dict[str, Any]] | None:
-    """One example: a prompt with the tails of `fan_in` attempts, and the solution that weighs them.
+    """One example: a prompt with what `fan_in` attempts hand on, and the solution that weighs them.
 
     slip: probability that a step of an attempt errs. cut: probability that an attempt ends somewhere in its work.
     later: probability that the example is of a later round, whose attempts mostly weighed others and say no more than
-    what they came to. None where something wrong is ahead and nothing right is there: weighing is no way to the answer.
+    what they came to. compaction: as in `ttc.tails`; "hybrid" shows the answer of an attempt that has one. None where
+    something wrong is ahead and nothing right is there: weighing is no way to the answer.
     """
     rng = random.Random(derive_seed("aggregation", problem.digest, seed))
     tails, results = [], []
     brief = _BRIEF if rng.random() < later else 0.0
     for attempt in range(fan_in):
         shown = demonstrate(problem, slip=slip, seed=derive_seed(seed, "attempt", attempt))
-        reasoning = conclude([], shown.result) if rng.random() < brief else shown.reasoning
-        ids = tokenizer.encode_plain(reasoning + "\n")
         is_cut = rng.random() < cut
+        said, written = conclude([], shown.result), shown.reasoning + "\n"
+        if not is_cut and rng.random() < brief:  # what says no more is too short to be cut
+            written = said + "\n"
+        if not is_cut and compaction == "hybrid":
+            said, written = f"{{{shown.result}}}", "\n\n" + shown.answer
+        ids = tokenizer.encode_plain(written)
         if is_cut:
             ids = ids[: rng.randrange(1, len(ids))]
         tails.append(tail(tokenizer, ids, tail_tokens))
-        results.append(None if is_cut else shown.result)
+        results.append(shown.result if said in tails[-1] else None)
     right = demonstrate(problem)
     if right.result in results:
         reasoning = conclude([], right.result)
     elif leader(results) is None:
-        reasoning = right.reasoning
+        reasoning = _rest(right.reasoning, tails)
     else:
         return None
     messages = aggregation_messages([_user(problem.prompt)], tails)
@@ -96,6 +103,14 @@ def leader(results: Sequence[str | None]) -> str | None:
     if not counts or counts[0][1] < 2 or (len(counts) > 1 and counts[1][1] == counts[0][1]):
         return None
     return counts[0][0]
+
+
+def _rest(reasoning: str, tails: Sequence[str]) -> str:
+    """What is left to do of the right work. One attempt alone is gone on from, where all that it has finished is shown
+    and right; behind a beginning that is missing may lie what the end needs."""
+    done = tails[0].split("\n")[:-1] if len(tails) == 1 else []  # the line in which it was cut is written again
+    lines = reasoning.split("\n")
+    return "\n".join(lines[len(done) :]) if lines[: len(done)] == done else reasoning
 
 
 def _user(text: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from zaya.errors import UsageError
 from zaya.text import Tokenizer, render
 from zaya.text.messages import normalize_messages
 from zaya.ttc.config import RsaConfig
-from zaya.ttc.prompts import aggregation_messages
+from zaya.ttc.prompts import aggregation_messages, fitted
 from zaya.ttc.tails import carry, last_ids
 from zaya.ttc.types import Candidate, Round
 from zaya.ttc.vote import Extract
@@ -179,17 +179,18 @@ class Population:
 
     def _prompt(self, shown: Sequence[Rollout]) -> list[dict[str, Any]]:
         """The messages that show the tails of these, shortened alike until they fit."""
-        tokens, limit = self.config.carried, self.config.max_prompt
-        while True:
-            messages = aggregation_messages(self.messages, [self._tail(rollout, tokens) for rollout in shown])
-            if not shown or tokens == 0 or self.tokenizer is None:
-                return messages
-            length = self._length(messages)
-            if length <= limit:
-                return messages
-            # in proportion: tokens drawn and tokens of their text encoded again need not be equally many
-            longest = min(tokens, max(len(rollout.completion.ids) for rollout in shown if rollout.completion))
-            tokens = min(longest - 1, longest * (limit - self.frame) // (length - self.frame))
+        if not shown or self.tokenizer is None:
+            return aggregation_messages(self.messages, [rollout.tail for rollout in shown])
+        messages, _, _ = fitted(
+            self.tokenizer,
+            self.messages,
+            lambda tokens: [self._tail(rollout, tokens) for rollout in shown],
+            self.config.carried,
+            longest=max(len(rollout.completion.ids) for rollout in shown if rollout.completion),
+            frame=self.frame,
+            limit=self.config.max_prompt,
+        )
+        return messages
 
     def _length(self, messages: Sequence[Mapping[str, Any]]) -> int:
         """Tokens of a prompt; without a tokenizer an estimate."""

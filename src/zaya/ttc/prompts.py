@@ -8,10 +8,11 @@ examples of the kind.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zaya.errors import UsageError
+from zaya.text import Tokenizer, render
 from zaya.text.messages import normalize_messages
 
 _OPENING = "Here is a problem, then several attempts at it, which may be cut off, wrong or in disagreement."
@@ -44,6 +45,31 @@ def aggregation_messages(messages: Sequence[Mapping[str, Any]], tails: Sequence[
         closing += "\n" + lines[-1]
     content = "\n\n".join([_OPENING_ONE if one else _OPENING, question, *blocks, closing])
     return [*conversation[:-1], {**conversation[-1], "content": content}]
+
+
+def fitted(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    shown: Callable[[int], Sequence[str]],
+    tokens: int,
+    *,
+    longest: int,
+    frame: int,
+    limit: int,
+) -> tuple[list[dict[str, Any]], int, int]:
+    """(`aggregation_messages` of at most `limit` tokens, the tokens of a tail in it, its own).
+
+    shown: the tails of at most that many tokens, which all are shortened alike, the question never. longest: tokens of
+    the longest rollout. frame: tokens of the prompt without tails, `limit` at most.
+    """
+    while True:
+        prompt = aggregation_messages(messages, shown(tokens))
+        length = len(render(tokenizer, prompt).ids)
+        if length <= limit or tokens == 0:
+            return prompt, tokens, length
+        # in proportion: tokens drawn and tokens of their text encoded again need not be equally many
+        longest = min(tokens, longest)
+        tokens = min(longest - 1, longest * (limit - frame) // (length - frame))
 
 
 def _without_headers(tail: str) -> str:

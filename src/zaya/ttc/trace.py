@@ -19,7 +19,7 @@ from zaya.errors import UsageError
 from zaya.ttc.population import Population, Rollout
 from zaya.ttc.types import Candidate, Event, Round, Solution
 
-_FORMAT = "rsa trace 1"
+FORMAT = "rsa trace 1"
 _STEPS = 20
 """Of a rollout's growth, in a replay."""
 
@@ -30,7 +30,7 @@ class Trace:
     def __init__(self, path: Path | None, population: Population, seed: int, selection: str) -> None:
         """Raises UsageError for a file that holds another run, or anything else."""
         about = {
-            "records": _FORMAT,
+            "records": FORMAT,
             "question": population.messages,
             "seed": seed,
             "selection": selection,
@@ -221,7 +221,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     whole = [line for line in lines if line.endswith(b"\n")]  # a line that was cut by a kill is none
     try:
         header, *rows = map(json.loads, whole)
-        is_trace = header["records"] == _FORMAT and all(isinstance(row, dict) for row in rows)
+        is_trace = header["records"] == FORMAT and all(isinstance(row, dict) for row in rows)
     except (ValueError, KeyError, TypeError) as error:
         raise _foreign(path) from error
     if not is_trace:
