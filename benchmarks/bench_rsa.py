@@ -11,7 +11,8 @@ memory   keys and values at their peak against the formula of spec markovian-rsa
 prefill  tokens of prompts that were not read again, round by round, against the counts of spec 6.3
 
 Lengths are forced: nothing ends a text. Weights of the whole checkpoint may be random; then experts are drawn
-uniformly. Accuracy is measured by `zaya eval --config recipes/micro/eval.toml`. The last line is the same as JSON.
+uniformly. With --sweep DIR, the directory of `zaya eval --config recipes/micro/eval.toml`, the accuracy of every form
+of thinking is set against that of chains by themselves, problem by problem. The last line is the same as JSON.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.bench_engine import bytes_of_pass, spread
 from zaya.engine.engine import Engine, PoolSizes
+from zaya.eval.compare import compare
+from zaya.eval.evaluation import read_evaluations
 from zaya.model.config import preset
 from zaya.model.embedded import embedded_directory
 from zaya.model.layouts import load
@@ -188,12 +192,34 @@ def prefill(population: int = 16) -> list[dict[str, Any]]:
     return rows
 
 
+def sweep(directory: str) -> list[dict[str, Any]]:
+    """Every form in the records of a suite: its score, its tokens, its gain over chains by themselves."""
+    found = {evaluation.label: evaluation for evaluation in read_evaluations([Path(directory)])}
+    forms = {label: evaluation for label, evaluation in found.items() if evaluation.is_rsa}
+    chain = next(evaluation for label, evaluation in forms.items() if label.endswith("--chain"))
+    rows = []
+    for label, form in forms.items():
+        compared = compare(chain, form)
+        rows.append(
+            {
+                "form": label.partition("--")[2],
+                "accuracy": compared.b.mean,
+                "half_width": compared.b.problems,
+                "over_chain": compared.difference.mean,
+                "over_chain_half_width": compared.difference.problems,
+                "tokens": statistics.mean(record.tokens for record in form.records),
+            }
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", metavar="DIR", help="a checkpoint of the full shape, in int4")
     parser.add_argument("--parts", nargs="+", default=["speed", "clock", "memory", "prefill"])
     parser.add_argument("--tokens", type=int, default=128, help="of a rollout, for speed (default: 128)")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sweep", metavar="DIR", help="records of every form of thinking")
     parser.add_argument(
         "--chain", type=float, default=1.0,
         help="length of the chain, in longest ways through the population (default: 1)",
@@ -234,6 +260,15 @@ def main() -> None:
                 f"order {row['order']:9}  round 0: {cached:,} of {prompt:,} prompt tokens were there; later: "
                 f"{row['later'][1]:,.0f} of {row['later'][0]:,.0f}; {row['tails_read']:.1f} tails read, expected "
                 f"{row['tails_expected']}",
+                flush=True,
+            )
+    if args.sweep is not None:
+        found["sweep"] = sweep(args.sweep)
+        for row in found["sweep"]:
+            half = row["over_chain_half_width"] or 0.0
+            print(
+                f"{row['form']:8} {100 * row['accuracy']:5.1f} ±{100 * row['half_width']:.1f}  over chains "
+                f"{100 * row['over_chain']:+5.1f} ±{100 * half:.1f}  {row['tokens']:,.0f} tokens",
                 flush=True,
             )
     print(json.dumps(found))

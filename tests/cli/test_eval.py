@@ -88,6 +88,10 @@ def test_from_begin_to_end(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "last: Markovian RSA, C 2, τ 4" in Path("report.html").read_text("utf-8")
     assert main(["eval", "compare", "runs/micro/eval", "runs/micro/eval"]) == 0
     assert capsys.readouterr().out.count("3 problems are shared") == 3
+    assert main(["eval", "compare", "runs/micro/eval:first", "runs/micro/eval:last"]) == 0
+    assert capsys.readouterr().out.count("3 problems are shared") == 1
+    assert main(["eval", "compare", "runs/micro/eval:lost", "runs/micro/eval"]) == 2
+    assert "no evaluation in runs/micro/eval is called 'lost'\nhint: did you mean last?" in capsys.readouterr().err
     monkeypatch.setenv("COLUMNS", "40")
     assert main(command.split()[1:]) == 0
     narrow = capsys.readouterr().out.splitlines()

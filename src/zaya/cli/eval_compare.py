@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zaya.cli.printing import say, table, visible
@@ -21,7 +20,11 @@ _MOST_CHANGES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="a file of records, or the directory of an evaluation")
+    parser.add_argument("a", metavar="A", help="a file of records, the directory of an evaluation, or DIR:NAME")
+    parser.epilog = (
+        "NAME is what the report calls an evaluation of a directory: a system, or a system and a form of thinking, as "
+        "in runs/micro/eval:rl--chain."
+    )
     parser.add_argument("b", metavar="B", help="what is compared with it; of two directories, what is called the same")
     parser.add_argument(
         "--task",
@@ -35,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from zaya.eval.compare import compare, counterparts
-    from zaya.eval.evaluation import read_evaluations
+    from zaya.eval.evaluation import named_evaluations
 
-    pairs = counterparts(read_evaluations([Path(args.a)]), read_evaluations([Path(args.b)]))
+    pairs = counterparts(named_evaluations(args.a), named_evaluations(args.b))
     for index, (a, b) in enumerate(pairs):
         found = compare(a, b, task=args.task)
         if args.json:

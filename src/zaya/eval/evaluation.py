@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zaya.errors import UsageError
+from zaya.errors import UsageError, did_you_mean
 from zaya.eval.records import FORMAT, Record, RsaRecord, Scored
 
 _KINDS = {"samples": Record, "rsa": RsaRecord}
@@ -70,6 +70,22 @@ def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
             )
             groups.setdefault((*key, about["records"]), {}).setdefault(place.resolve(), file)
     return _told_apart([_evaluation(list(files.values())) for files in groups.values()])
+
+
+def named_evaluations(given: str) -> list[Evaluation]:
+    """What a word of the command line names: a file, a directory, or `DIR:NAME`, one evaluation of a directory.
+
+    Raises UsageError as `read_evaluations` does, and for a name that nothing in the directory has.
+    """
+    place, colon, name = given.rpartition(":")
+    if not colon or Path(given).exists() or not Path(place).is_dir():
+        return read_evaluations([Path(given)])
+    found = read_evaluations([Path(place)])
+    chosen = [evaluation for evaluation in found if evaluation.label == name]
+    if not chosen:
+        labels = [evaluation.label for evaluation in found]
+        raise UsageError(f"no evaluation in {place} is called {name!r}", hint=did_you_mean(name, labels))
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)
