@@ -31,6 +31,7 @@ from zaya.engine.scripted import Prompt, ScriptedCompleter
 from zaya.engine.types import Completer, Completion, FinishReason, OnProgress, Request
 from zaya.errors import ConfigError, UsageError
 from zaya.text import byte_tokenizer, render
+from zaya.ttc.population import Population
 from zaya.ttc.rsa import PRESETS, RsaConfig, resolve, solve_many
 from zaya.ttc.types import Solution
 
@@ -291,6 +292,22 @@ def test_prompts_have_a_bound() -> None:
     with pytest.raises(UsageError, match=r"the question is too long: \d+ tokens in a prompt of at most 10096"):
         solve("q" * 10_000, completer, TOKENIZER, config=config)
     assert completer.calls == []
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_exceeds_its_bound(name: str) -> None:
+    """With the longest question that is allowed, and rollouts as long as they may be."""
+    config = replace(PRESETS[name], rounds=1, population=PRESETS[name].fan_in, final_workers=1)
+    frame = Population("", 0, config, TOKENIZER).frame
+    question = "q" * (config.max_prompt - config.fan_in * config.carried - frame)
+    completer = spy(lambda prompt, seed, index: "x" * (config.carried + 5))
+    solve(question, completer, TOKENIZER, config=config)
+    [request] = completer.calls[1]
+    assert len(render(TOKENIZER, request.messages).ids) <= config.max_prompt
+    assert question in content(request.messages)
+    assert "\n..." + "x" * (config.carried - 3) in content(request.messages)
+    with pytest.raises(UsageError, match="the question is too long"):
+        solve("q" * (config.max_prompt - frame + 1), completer, TOKENIZER, config=config)
 
 
 def test_presets() -> None:
