@@ -134,13 +134,16 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def _joined(first: Delta, second: Delta) -> Delta:
-    logprobs = None
-    if first.logprobs is not None and second.logprobs is not None:
-        logprobs = np.concatenate([first.logprobs, second.logprobs])
     return replace(
         second,
         ids=first.ids + second.ids,
         text=first.text + second.text,
         reasoning=first.reasoning + second.reasoning,
-        logprobs=logprobs,
+        logprobs=_behind(first.logprobs, second.logprobs),
+        top_ids=_behind(first.top_ids, second.top_ids),
+        top_logprobs=_behind(first.top_logprobs, second.top_logprobs),
     )
+
+
+def _behind(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])

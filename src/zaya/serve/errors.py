@@ -1,0 +1,60 @@
+"""What a client is told when something went wrong: a status, and OpenAI's error object.
+
+    {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
+
+Everything that a request can cause is a `ZayaError` of the rooms below, and a 400; what is left is ours, and a 500 that
+says nothing of the inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zaya.errors import CheckpointError, CompletionError, ZayaError
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        """`param` is the field at fault; `code` is for programs, `message` for people."""
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def body(self) -> dict[str, Any]:
+        kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What an exception means to the client."""
+    match error:
+        case ApiError():
+            return error
+        case CompletionError():
+            return ApiError(502, str(error), code=error.kind)
+        case CheckpointError():  # of a chat template or tokenizer that cannot serve this; no request mends it
+            return ApiError(500, str(error), code="checkpoint")
+        case ZayaError():
+            return ApiError(400, str(error))
+    return ApiError(500, "the server made a mistake; its log has it under the id of this request", code="internal")

@@ -1,0 +1,77 @@
+"""The server as a process: it listens, and when it is told to stop, it finishes what is under way.
+
+    1. SIGTERM, or Ctrl-C: no more connections, and no more requests on those there are (503)
+    2. requests under way have `drain_s` to end; what is left then is ended with an error that its client can read
+    3. the engine is closed
+
+Ctrl-C a second time does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvicorn
+
+from zaya.errors import UsageError
+from zaya.serve import log
+from zaya.serve.app import make_app
+from zaya.serve.served import Served
+
+_MOST_CONNECTIONS_PER_PENDING = 4
+"""Connections may also ask for health, or rest."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, except for how it stops."""
+
+    def __init__(self, served: Served, *, write: log.Write = log.write_line) -> None:
+        limits = served.limits
+        super().__init__(
+            uvicorn.Config(
+                make_app(served, write=write),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=30,
+                limit_concurrency=_MOST_CONNECTIONS_PER_PENDING * limits.max_pending,
+                # behind the end of our own patience: the last errors have to be written as well
+                timeout_graceful_shutdown=int(limits.drain_s) + 5,
+            )
+        )
+        self._served = served
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._served.is_draining = True
+        expiry = asyncio.create_task(self._expire())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            expiry.cancel()
+
+    async def _expire(self) -> None:
+        await asyncio.sleep(self._served.limits.drain_s)
+        for work in [*self._served.under_way]:
+            work.expire()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address; port 0 takes a free one. Raises UsageError where it is not to be had."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UsageError(
+            f"cannot listen at {host}, port {port}: {error}", hint="choose another --port or --host"
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
