@@ -42,6 +42,7 @@ def conversation_ids(
     if not continues:
         return rendered.ids
     # up to the token that would end the turn
+    assert tokenizer.tags.turn_close is not None, "a conversation was rendered, so its turns end"
     return rendered.ids[: len(rendered.ids) - 1 - rendered.ids[::-1].index(tokenizer.tags.turn_close)]
 
 

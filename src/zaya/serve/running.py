@@ -50,6 +50,8 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             expiry.cancel()
+        # uvicorn would raise them once more, and so end the process in their name: to have stopped is no failure
+        self._captured_signals.clear()
 
     async def _expire(self) -> None:
         await asyncio.sleep(self._served.limits.drain_s)

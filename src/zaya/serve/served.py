@@ -73,8 +73,8 @@ class Served:
 
     @asynccontextmanager
     async def start(self, requests: Sequence[Request], *, completions: int) -> AsyncIterator[Work]:
-        """Start on requests, which count as so many completions. Raises ApiError where there is no room for them, UsageError where one cannot be
-        answered."""
+        """Start on requests, which count as so many completions. Raises ApiError where there is no room for them,
+        UsageError where one cannot be answered."""
         if self.is_draining:
             raise _stopping()
         with self.gate.enter(completions):

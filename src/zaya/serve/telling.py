@@ -1,7 +1,7 @@
 """What answers have in common: how a token is spelled, log-probabilities, usage, ids of answers.
 
-Log-probabilities are those of the model's own distribution, at temperature 1 and before any setting, of every token that
-was drawn: reasoning, tags and the token that ends the turn included (`zaya.engine.types.Completion.logprobs`).
+Log-probabilities are those of the model's own distribution, at temperature 1 and before any setting, of every token
+that was drawn: reasoning, tags and the token that ends the turn included (`zaya.engine.types.Completion.logprobs`).
 """
 
 from __future__ import annotations

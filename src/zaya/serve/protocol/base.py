@@ -1,8 +1,8 @@
 """Bodies of requests: declared fields and no others, of exactly the declared types.
 
-A field that nobody declared is refused by name, with the nearest one there is: dropping it would answer another question
-than the one asked. Fields that clients send as a habit and that change nothing here are declared as such, in `NoOps`,
-and appear in the OpenAPI document with the rest.
+A field that nobody declared is refused by name, with the nearest one there is: dropping it would answer another
+question than the one asked. Fields that clients send as a habit and that change nothing here are declared as such, in
+`NoOps`, and appear in the OpenAPI document with the rest.
 """
 
 from __future__ import annotations

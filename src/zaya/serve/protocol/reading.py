@@ -1,8 +1,8 @@
 """From the bytes of a request to plain JSON data that nothing further in can stumble over.
 
 1. UTF-8, without exception: no other encoding is guessed.
-2. JSON as its standard has it: no NaN, no infinities, nothing nested deeper than `MOST_DEPTH`, no number of thousands of
-   digits.
+2. JSON as its standard has it: no NaN, no infinities; nothing nested deeper than `MOST_DEPTH`, no number of thousands
+   of digits.
 3. No lone surrogates: a string that is no text cannot become tokens, and would break whatever writes it down.
 """
 
