@@ -130,7 +130,9 @@ def _numbers(state: SequenceState, start: int) -> dict[str, Any]:
     own = np.array([logprob_of(start + i) for i in range(len(ids))], dtype=np.float32)
     if not wanted:
         return {"logprobs": own}
-    tops = np.array([[(id + k) % 268 for k in range(wanted)] for id in ids], dtype=np.int32).reshape(-1, wanted)
+    tops = np.array([[(id + k) % TOKENIZER.size for k in range(wanted)] for id in ids], dtype=np.int32).reshape(
+        -1, wanted
+    )
     values = np.array([[own[i] - k for k in range(wanted)] for i in range(len(ids))], dtype=np.float32)
     return {"logprobs": own, "top_ids": tops, "top_logprobs": values.reshape(-1, wanted)}
 

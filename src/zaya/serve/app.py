@@ -62,7 +62,9 @@ def make_app(served: Served, *, write: log.Write = log.write_nothing) -> ASGIApp
 
 
 async def _error(http: HttpRequest, error: Exception) -> Response:
-    return error_response(as_api_error(error))
+    told = as_api_error(error)
+    log.note_error(told)
+    return error_response(told)
 
 
 async def _no_route(http: HttpRequest, error: Exception) -> Response:

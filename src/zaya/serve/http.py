@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from zaya.serve.errors import ApiError, as_api_error
 from zaya.serve.limits import Limits
+from zaya.serve.log import note_error
 
 T = TypeVar("T")
 
@@ -104,8 +105,6 @@ class EventStream(Response):
         self._within = within
         self._keep_alive_s = limits.keep_alive_s
         self._sent_at = 0.0
-        self.error: ApiError | None = None
-        """What went wrong behind the headers."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._stack:
@@ -113,19 +112,21 @@ class EventStream(Response):
 
     async def _run(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        pulse = asyncio.create_task(self._pulse(send))
+        pulse, mistake = asyncio.create_task(self._pulse(send)), None
         try:
             async with self._within, aclosing(self._events) as events:
                 async for event in events:
                     await self._send(send, b"data: " + to_bytes(event) + b"\n\n")
         except Exception as error:
-            self.error = as_api_error(error)
-            await self._send(send, b"data: " + to_bytes(self.error.body) + b"\n\n")
-            if self.error.status == 500:
-                raise
+            told = as_api_error(error)
+            mistake = error if told.status == 500 else None
+            note_error(told)
+            await self._send(send, b"data: " + to_bytes(told.body) + b"\n\n")
         finally:
             pulse.cancel()
         await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        if mistake is not None:
+            raise mistake
 
     async def _send(self, send: Send, data: bytes) -> None:
         self._sent_at = asyncio.get_running_loop().time()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from zaya.serve.errors import ApiError
 from zaya.serve.telling import new_id
 
 Write = Callable[[dict[str, Any]], None]
@@ -40,6 +41,13 @@ def note(usage: Mapping[str, Any]) -> None:
     notes = _notes.get()
     if notes is not None:
         notes |= {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+
+
+def note_error(error: ApiError) -> None:
+    """Write down what a client is told, by its code and field; the message may quote what was said."""
+    notes = _notes.get()
+    if notes is not None:
+        notes |= {"answered": error.status, "code": error.code, "param": error.param}
 
 
 def request_id(given: str | None) -> str:

@@ -56,12 +56,13 @@ def _explained(kind: type[Body], value: Mapping[str, Any], error: ValidationErro
         hint = f"; {near}" if near.startswith("did you") else ""
         return ApiError(400, f"unknown field: {path}{hint}", code="unknown_field", param=path)
     first = errors[0]
-    path = _path(first["loc"], value, names_absent=first["type"] == "missing")
-    # what may be of several types has a message for each of them
-    same = [e["msg"] for e in errors if e["loc"][:1] == first["loc"][:1]]
-    said = " or ".join(dict.fromkeys(message.removeprefix("Value error, ") for message in same[:4]))
     if first["type"] == "missing":
+        path = _path(first["loc"], value, names_absent=True)
         return ApiError(400, f"{path} is missing", code="missing_field", param=path)
+    # what may be of several types has an error for each of them: the one that got furthest is meant
+    same = [(_path(e["loc"], value), e["msg"]) for e in errors if e["loc"][:1] == first["loc"][:1]]
+    path = max((path for path, _ in same), key=len)
+    said = " or ".join(dict.fromkeys(message.removeprefix("Value error, ") for at, message in same if at == path))
     return ApiError(400, f"{path}: {said[:1].lower()}{said[1:]}", code="invalid_value", param=path)
 
 
