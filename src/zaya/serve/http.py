@@ -72,9 +72,10 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         for each in (task, gone):
-            each.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await each
+            if not each.done():  # to await one that has failed would raise it anew, and lose where it arose
+                each.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await each
 
 
 async def _disconnected(receive: Receive) -> None:
