@@ -112,7 +112,8 @@ TEXTS = {
     "plain": ANSWER,
     "calls": CALLS,
     "call alone": f"hm\n</think>\n\n{call('clock')}",
-    "json in the tag": 'hm\n</think>\n\n<zyphra_tool_call>{"name": "weather", "arguments": {"place": "x"}}</zyphra_tool_call>',
+    "json in the tag": "hm\n</think>\n\n"
+    '<zyphra_tool_call>{"name": "weather", "arguments": {"place": "x"}}</zyphra_tool_call>',
     "never closed": "thinking and thinking",
     "characters": "さ\n</think>\n\n日本 🙂 \\boxed{4}",
     "empty": "\n</think>\n\n",
@@ -298,7 +299,8 @@ def test_defaults(server: Running, typist: Typist) -> None:
 
 
 SETTINGS = [
-    ({"temperature": 0, "top_p": 0.5, "top_k": 7, "min_p": 0.1}, {"temperature": 0, "top_p": 0.5, "top_k": 7, "min_p": 0.1}),
+    ({"temperature": 0, "top_p": 0.5, "top_k": 7, "min_p": 0.1},
+     {"temperature": 0, "top_p": 0.5, "top_k": 7, "min_p": 0.1}),
     ({"top_k": -1}, {"top_k": None}),
     ({"top_k": 0}, {"top_k": None}),
     ({"repetition_penalty": 1.5, "presence_penalty": -1, "frequency_penalty": 2},
@@ -318,7 +320,8 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("more", "expected"), SETTINGS)
 def test_settings(server: Running, typist: Typist, more: dict[str, Any], expected: dict[str, Any]) -> None:
-    status, answer, _ = server.send("/v1/chat/completions", {"messages": ASK, "max_tokens": 50, **more} if "max_completion_tokens" not in more else {"messages": ASK, **more})  # fmt: skip
+    limit = {} if "max_completion_tokens" in more else {"max_tokens": 50}
+    status, answer, _ = server.send("/v1/chat/completions", {"messages": ASK, **limit, **more})
     assert status == 200, answer
     assert typist.requests[-1].params == SamplingParams(**{"max_tokens": 50, **expected})
 

@@ -1,6 +1,7 @@
 """Raw completions over HTTP.
 
-1. Text, ids, and lists of either are prompts; each prompt has `n` choices, in order, and draws from a stream of its own.
+1. Text, ids, and lists of either are prompts; each prompt has `n` choices, in order, and draws from a stream of its
+   own.
 2. A streamed answer and a whole one are the same.
 3. Where a prompt leaves the reasoning open, the text is reasoning, closing tag and answer, however it is cut.
 4. Log-probabilities are those of the completer; the drawn token is always among the likeliest that are told.

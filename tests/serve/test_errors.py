@@ -89,6 +89,8 @@ WRONG = [
     (chat(seed=1 << 63), "seed"),
     (chat(seed=1.5), "seed"),
     (chat(stop=""), "stop"),
+    (chat(stop=["a"] * 65), "stop"),
+    (chat(model="m" * 1000), "model"),
     (chat(stop=["a", 1]), "stop[1]"),
     (chat(stop={"a": 1}), "stop"),
     (chat(stop_token_ids=[-1]), "stop_token_ids[0]"),
@@ -150,7 +152,8 @@ REFUSED = [
     ((CHAT, {"messages": [{"role": "user"}]}), 400, "messages[0] (user) has no content"),
     ((CHAT, {"messages": [{"content": "x"}]}), 400, "messages[0].role"),
     ((CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}), 400, "text only"),
-    ((CHAT, {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "a", "arguments": "{"}}]}]}), 400, "arguments is not JSON"),
+    ((CHAT, {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": "{"}}]}]}), 400,
+     "arguments is not JSON"),
     ((CHAT, [1]), 400, "must be a JSON object"),
 ]  # fmt: skip
 

@@ -136,8 +136,8 @@ def test_refused(micro: tuple[Running, Engine, Tokenizer]) -> None:
     with RemoteCompleter(server.url, "m", tokenizer=tokenizer, retries=3) as completer:
         with pytest.raises(UsageError, match="the model's context holds 1,024"):
             completer.complete([Request(messages=MESSAGES, params=SamplingParams(max_tokens=2000))])
+        broken = Structure(kind="json", value={"type": "string", "pattern": "(?=a)"})
         with pytest.raises(UsageError, match="cannot be held"):
-            broken = Structure(kind="json", value={"type": "string", "pattern": "(?=a)"})
             completer.complete([Request(messages=MESSAGES, params=SamplingParams(structure=broken))])
     with RemoteCompleter(server.url, "mm") as completer, pytest.raises(UsageError, match="no model is called 'mm'"):
         completer.complete([Request(messages=MESSAGES)])

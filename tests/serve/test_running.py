@@ -1,10 +1,12 @@
 """A server under way: who is let in, who is let go, and how it stops.
 
 1. A client that goes ends its request within a step, streamed or not; what the engine holds for it is free again.
-2. A request that is not answered by its deadline ends in an error; so does one whose body does not come.
+2. A request that is not answered by its deadline ends in an error; a connection whose head or body does
+   not come is closed.
 3. More completions than may wait are a 429 with Retry-After, and nothing of them is begun; later there is room again.
 4. A stream without anything to say says so.
-5. Told to stop, the server finishes what is under way, and ends what takes too long with an error; it takes nothing new.
+5. Told to stop, the server finishes what is under way, and ends what takes too long with an error; it takes nothing
+   new.
 6. A record for each request says what it took, and nothing of what was said.
 7. The process: ready with the model in this package, one line when it is, exit code 0 on SIGTERM.
 """
@@ -114,6 +116,22 @@ def test_a_body_that_does_not_come() -> None:
             connection.sendall(head.encode())
             assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
         assert server.send("/health")[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: "])
+def test_a_head_that_does_not_come(sent: bytes) -> None:
+    typist = held()
+    with running(typist, head_timeout_s=0.1) as server:
+        busy = asked(server, CHAT, {**ASK, "stream": True})
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(sent)
+            assert connection.recv(4096) == b""
+        assert not typist.cancelled.is_set()
+        typist.go_on.set()
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += busy.recv(4096)
+        busy.close()
 
 
 def test_a_body_of_pieces_is_counted() -> None:

@@ -17,7 +17,6 @@ import numpy as np
 
 from zaya.engine.types import Completion, Delta
 
-
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
 

@@ -56,7 +56,7 @@ def prepare(served: Served, data: bytes) -> Chat:
     params = body.params(
         max_tokens=room,
         top_logprobs=body.num_top_logprobs,
-        think_budget=body.think_budget if body.thinks else None,
+        think_budget=body.think_budget,
         structure=toolbox.structure,
         bias=toolbox.bias,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from zaya.errors import CheckpointError, CompletionError, ZayaError
 
+_MOST_WORDS = 1000
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -31,9 +32,9 @@ class ApiError(Exception):
         """`param` is the field at fault; `code` is for programs, `message` for people."""
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = _short(message)
         self.code = code
-        self.param = param
+        self.param = None if param is None else _short(param)
         self.retry_after_s = retry_after_s
 
     @property
@@ -44,6 +45,11 @@ class ApiError(Exception):
     @property
     def headers(self) -> Mapping[str, str]:
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+def _short(text: str) -> str:
+    """A name in it may be the client's, and of any length."""
+    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} ..."
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -23,6 +23,8 @@ class Limits:
 
     max_body_bytes: int = 16 << 20
     """Of a request, before anything of it is read."""
+    head_timeout_s: float = 30.0
+    """For a connection on which nothing is asked, or only the beginning of something."""
     body_timeout_s: float = 30.0
     """Until the body of a request is there."""
     max_prompt_tokens: int | None = None

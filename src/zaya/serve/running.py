@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import uvicorn
 
@@ -35,13 +37,30 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=30,
+                timeout_keep_alive=int(limits.head_timeout_s),
                 limit_concurrency=_MOST_CONNECTIONS_PER_PENDING * limits.max_pending,
                 # behind the end of our own patience: the last errors have to be written as well
                 timeout_graceful_shutdown=int(limits.drain_s) + 5,
             )
         )
         self._served = served
+        self._quiet_since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        """Connections on which no request is under way."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # a second
+            self._close_quiet()
+        return await super().on_tick(counter)
+
+    def _close_quiet(self) -> None:
+        """uvicorn waits without a bound for the first request, and for the rest of one that has begun."""
+        now = asyncio.get_running_loop().time()
+        for connection in [*self.server_state.connections]:
+            cycle: Any = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                self._quiet_since.pop(connection, None)
+            elif now - self._quiet_since.setdefault(connection, now) > self._served.limits.head_timeout_s:
+                connection.transport.close()  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._served.is_draining = True

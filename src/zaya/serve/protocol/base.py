@@ -8,12 +8,14 @@ question than the one asked. Fields that clients send as a habit and that change
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zaya.errors import did_you_mean
 from zaya.serve.errors import ApiError
+
+Name = Annotated[str, Field(max_length=256)]
 
 MOST_INT = (1 << 31) - 1
 """Of a count. Larger ones would leave what numpy and PyTorch calculate with."""
@@ -52,7 +54,8 @@ def _explained(kind: type[Body], value: Mapping[str, Any], error: ValidationErro
     if unknown is not None:
         path = _path(unknown["loc"], value)
         known = kind.model_fields if len(unknown["loc"]) == 1 else ()
-        near = did_you_mean(str(unknown["loc"][-1]), [name for name in known if name not in NoOps.model_fields])
+        # cut: how alike two names are takes the longer the longer they are
+        near = did_you_mean(str(unknown["loc"][-1])[:64], [name for name in known if name not in NoOps.model_fields])
         hint = f"; {near}" if near.startswith("did you") else ""
         return ApiError(400, f"unknown field: {path}{hint}", code="unknown_field", param=path)
     first = errors[0]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT, Body
+from zaya.serve.protocol.base import MOST_INT, Body, Name
 from zaya.serve.protocol.sampling import Count, Sampling
 
 MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning", "reasoning_content", "tool_calls", "tool_call_id"})
@@ -39,7 +39,7 @@ def known_keys(message: dict[str, Any]) -> dict[str, Any]:
 class NamedFunction(Body):
     """A tool by its name."""
 
-    name: str
+    name: Name
 
 
 class NamedTool(Body):
@@ -60,7 +60,7 @@ class ChatBody(Sampling):
     """A conversation, and how to go on with it."""
 
     messages: list[Annotated[dict[str, Any], AfterValidator(known_keys)]] = Field(min_length=1)
-    tools: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = Field(default=None, max_length=256)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     """ "auto", also by default, lets the model choose; "required" and a named tool leave it no choice."""
     parallel_tool_calls: bool | None = None

@@ -13,7 +13,10 @@ from pydantic import Field
 
 from zaya.engine.types import SamplingParams, Structure
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT, Body, NoOps
+from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps
+
+MOST_IDS = 1024
+"""With settings of their own. Each of them is work in every step."""
 
 Count = Annotated[int, Field(ge=0, le=MOST_INT)]
 Id = Annotated[int, Field(ge=0, le=MOST_INT)]
@@ -57,7 +60,7 @@ class StructuredOutputs(Body):
 class Sampling(NoOps):
     """How text is drawn, where it ends, and what is told of it."""
 
-    model: str | None = None
+    model: Name | None = None
     n: Annotated[int, Field(ge=1, le=MOST_INT)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
     """Same seed, same text. Without one every request draws a new text."""
@@ -69,9 +72,9 @@ class Sampling(NoOps):
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], float] | None = None
-    stop: Text | list[Text] | None = None
-    stop_token_ids: list[Id] | None = None
+    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], float] | None = Field(None, max_length=MOST_IDS)
+    stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
+    stop_token_ids: list[Id] | None = Field(default=None, max_length=MOST_IDS)
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
     thinking_token_budget: Count | None = None

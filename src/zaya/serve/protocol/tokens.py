@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import NoOps
+from zaya.serve.protocol.base import Name, NoOps
 from zaya.serve.protocol.chat import TemplateKwargs, known_keys
 from zaya.serve.protocol.sampling import Id
 
@@ -15,7 +15,7 @@ from zaya.serve.protocol.sampling import Id
 class TokenizeBody(NoOps):
     """A text, or a conversation."""
 
-    model: str | None = None
+    model: Name | None = None
     prompt: str | None = None
     add_special_tokens: bool | None = None
     messages: list[Annotated[dict[str, Any], AfterValidator(known_keys)]] | None = None
@@ -34,5 +34,5 @@ class TokenizeBody(NoOps):
 class DetokenizeBody(NoOps):
     """Ids."""
 
-    model: str | None = None
+    model: Name | None = None
     tokens: list[Id]
