@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.serve.fakes import Running, running
+from tests.serve.fakes import Running, Typist, eventually, running
 from zaya.engine.engine import Engine
 from zaya.engine.remote import RemoteCompleter
 from zaya.engine.types import Completion, Request, SamplingParams, Structure
@@ -161,3 +163,35 @@ def test_the_same_solution(micro: tuple[Running, Engine, Tokenizer], compaction:
         assert [c.tail for c in ours.candidates] == [c.tail for c in theirs.candidates]
         assert [c.text for c in ours.candidates] == [c.text for c in theirs.candidates]
         assert len(ours.candidates) == 4
+
+
+def test_tools_are_held_where_a_structure_says_so() -> None:
+    typist = Typist(lambda *_: "x\n</think>\n\ny")
+    held = Structure(kind="tools", value=[TOOL])
+    with running(typist) as server, RemoteCompleter(server.url, "m", retries=0) as completer:
+        for structure in (None, held):
+            params = SamplingParams(max_tokens=20, structure=structure)
+            completer.complete([Request(messages=MESSAGES, tools=[TOOL], params=params)])
+    assert [request.params.structure for request in typist.requests] == [None, held]
+
+
+def test_many_at_once(micro: tuple[Running, Engine, Tokenizer]) -> None:
+    """Half of them go in the midst; the others have the answers that they would have alone."""
+    server, engine, tokenizer = micro
+    requests = [
+        Request(messages=[{"role": "user", "content": as_trained(f"What is {i} + {i}?")}], seed=i, n=1 + i % 3,
+                params=SamplingParams(max_tokens=20 + i, think_budget=15, stop=("7",) if i % 5 == 0 else ()))
+        for i in range(14)
+    ]  # fmt: skip
+    expected = [[facts(each) for each in engine.complete([replace(request, n=1)])[0]] for request in requests]
+    with RemoteCompleter(server.url, "m", tokenizer=tokenizer, retries=0) as completer:
+        handles = [completer.submit(request) for request in requests]
+        for handle in handles[::2]:
+            eventually(lambda handle=handle: handle.take() is not None)
+            handle.cancel()
+        for handle, first in zip(handles[1::2], expected[1::2], strict=True):
+            assert facts(asyncio.run(handle.result())[0]) == first[0]
+        assert eventually(lambda: server.served.gate.pending == 0)
+    assert eventually(lambda: engine.stats.running == engine.stats.waiting == 0)
+    assert not server.served.under_way
+    engine.check()
