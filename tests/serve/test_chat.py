@@ -334,6 +334,7 @@ def test_what_is_beside_sampling(server: Running, typist: Typist) -> None:
     assert (request.seed, request.n, request.priority, request.cache_salt) == (-5, 3, -2, "s")
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert answer["usage"]["prompt_tokens"] == len(render(TOKENIZER, ASK).ids)
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}  # the prompt is one, whatever shares it
 
 
 @pytest.mark.parametrize("more", [{"chat_template_kwargs": {"enable_thinking": False}}, {"reasoning_effort": "none"}])

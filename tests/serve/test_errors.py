@@ -266,7 +266,9 @@ def test_failures(error: Exception, status: int, words: str, at_once: bool) -> N
 def test_a_completion_that_never_comes() -> None:
     with running(Typist(lambda prompt, seed, index: None if index else "x")) as server:
         status, answer, _ = server.send(CHAT, {"messages": ASK, "n": 2})
+        last = server.events(CHAT, {"messages": ASK, "n": 2})[-1]
     assert (status, answer["error"]["type"]) == (502, "server_error")
+    assert last["error"] == answer["error"]
 
 
 # ----- 6

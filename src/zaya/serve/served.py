@@ -121,7 +121,8 @@ class Work:
         return results
 
     async def deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:
-        """What comes, with the number of its request. Errors as of `results`."""
+        """What comes, with the number of its request. Raises what went wrong with one; a completion that never comes
+        is for `results` to tell."""
         if len(self.handles) == 1:
             async for delta in self.handles[0]:
                 yield 0, delta
@@ -129,7 +130,6 @@ class Work:
             async with aclosing(_merged(self.handles)) as merged:
                 async for number, delta in merged:
                     yield number, delta
-        await self.results()  # raises what failed without a word
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
