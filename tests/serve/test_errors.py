@@ -21,6 +21,7 @@ import pytest
 from tests.serve.fakes import Running, Typist, running
 from zaya.engine.types import Request
 from zaya.errors import CompletionError, UsageError
+from zaya.serve.errors import as_api_error
 from zaya.serve.protocol.base import NoOps
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
@@ -163,6 +164,22 @@ def test_refused(server: Running, asked: tuple[str, Any], status: int, words: st
     found, answer, _ = server.send(*asked)
     assert (found, set(answer["error"])) == (status, {"message", "type", "param", "code"})
     assert words in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "param"),
+    [
+        ("stop_ids has ids that are not from 0 to 9: 10", "stop_token_ids has ids", "stop_token_ids"),
+        ("logit_bias has ids that are not", "logit_bias has ids", "logit_bias"),
+        ("think_budget needs a tokenizer", "thinking_token_budget needs", None),
+        ("messages[3].tool_calls[0].arguments is not JSON", "messages[3]", "messages[3].tool_calls[0].arguments"),
+        ("messages[0] (user) has no content", "messages[0]", "messages[0]"),
+        ("the schema cannot be held", "the schema", None),
+    ],
+)
+def test_words_of_the_engine(message: str, expected: str, param: str | None) -> None:
+    error = as_api_error(UsageError(message))
+    assert (error.status, error.param, error.message.startswith(expected)) == (400, param, True)
 
 
 def test_values_are_not_repeated(server: Running) -> None:

@@ -89,7 +89,7 @@ async def chat_completions(http: HttpRequest) -> Response:
 
 def _head(served: Served, kind: str) -> dict[str, Any]:
     return {
-        "id": new_id("chatcmpl"),
+        "id": new_id("chatcmpl-"),
         "object": kind,
         "created": int(time.time()),
         "model": served.name,

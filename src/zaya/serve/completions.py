@@ -134,7 +134,7 @@ class RawText:
 
 def _head(served: Served) -> dict[str, Any]:
     return {
-        "id": new_id("cmpl"),
+        "id": new_id("cmpl-"),
         "object": "text_completion",
         "created": int(time.time()),
         "model": served.name,

@@ -8,12 +8,18 @@ says nothing of the inside.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from zaya.errors import CheckpointError, CompletionError, ZayaError
 
 _MOST_WORDS = 1000
+_THEIR_NAMES = {"stop_ids": "stop_token_ids", "think_budget": "thinking_token_budget"}
+"""Settings of the engine that clients call otherwise."""
+_ENGINE_NAMES = re.compile(rf"\b({'|'.join(_THEIR_NAMES)})\b")
+_PATH = re.compile(r"(messages|tools)\[\d+\][\w.\[\]]*|[a-z]+(_[a-z]+)+(?= (has|must|is|holds)\b)")
+"""How a message begins that is about a field."""
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -62,5 +68,7 @@ def as_api_error(error: Exception) -> ApiError:
         case CheckpointError():  # of a chat template or tokenizer that cannot serve this; no request mends it
             return ApiError(500, str(error), code="checkpoint")
         case ZayaError():
-            return ApiError(400, str(error))
+            said = _ENGINE_NAMES.sub(lambda found: _THEIR_NAMES[found[0]], str(error))
+            path = _PATH.match(said)
+            return ApiError(400, said, code="invalid_value", param=path[0] if path else None)
     return ApiError(500, "the server made a mistake; its log has it under the id of this request", code="internal")

@@ -52,7 +52,7 @@ def note_error(error: ApiError) -> None:
 
 def request_id(given: str | None) -> str:
     """The client's own, if it is one; else a new one."""
-    return given if given is not None and _SANE_ID.fullmatch(given) else new_id("req")
+    return given if given is not None and _SANE_ID.fullmatch(given) else new_id("req-")
 
 
 def places(error: BaseException) -> list[str]:

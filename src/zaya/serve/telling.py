@@ -24,7 +24,7 @@ Tops = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def new_id(prefix: str) -> str:
-    return f"{prefix}-{secrets.token_hex(12)}"
+    return prefix + secrets.token_hex(12)
 
 
 def spelled(tokenizer: Tokenizer, id: int) -> str:

@@ -61,7 +61,7 @@ class Turn:
                     content += text
                 case CallStart(index, name):
                     function = {"name": name, "arguments": ""}
-                    calls[index] = {"index": index, "id": new_id("call"), "type": "function", "function": function}
+                    calls[index] = {"index": index, "id": new_id("call_"), "type": "function", "function": function}
                 case CallArguments(index, text):
                     call = calls.setdefault(index, {"index": index, "function": {"arguments": ""}})
                     call["function"]["arguments"] += text
