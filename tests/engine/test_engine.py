@@ -480,25 +480,6 @@ def test_who_waits_for_a_result_lets_others_go_on() -> None:
     assert found == [[completion]]
 
 
-def test_deltas_that_nobody_fetched_are_joined() -> None:
-    handle = RequestHandle(2, lambda _: None, wants_deltas=True)
-    tops = [np.array([[7, 8]], dtype=np.int32), np.array([[9, 7]], dtype=np.int32)]
-    values = [np.array([[-0.5, -1.0]], dtype=np.float32), np.array([[-0.25, -2.0]], dtype=np.float32)]
-    own = [np.array([-0.5], dtype=np.float32), np.array([-2.0], dtype=np.float32)]
-    for i in range(2):
-        rows = {"logprobs": own[i], "top_ids": tops[i], "top_logprobs": values[i]}
-        handle.tell(Delta(index=0, ids=(7,), text=f"t{i}", reasoning=f"r{i}", **rows))
-        handle.tell(Delta(index=1, ids=(5,), text="", finish_reason=FinishReason.STOP if i else None, stop_reason=5))
-    first, second = handle.take(), handle.take()
-    assert first is not None
-    assert second is not None
-    assert (first.ids, first.text, first.reasoning) == ((7, 7), "t0t1", "r0r1")
-    for found, pieces in ((first.logprobs, own), (first.top_ids, tops), (first.top_logprobs, values)):
-        assert np.array_equal(found, np.concatenate(pieces))
-    assert (second.finish_reason, second.stop_reason, second.top_ids) == (FinishReason.STOP, 5, None)
-    assert handle.take() is None
-
-
 def test_submitted_requests_are_answered_side_by_side() -> None:
     engine = make_talker(max_batch=3)
     params = SamplingParams(max_tokens=12)
@@ -629,14 +610,17 @@ def test_closing_cancels() -> None:
 def test_deltas_that_nobody_fetched_are_joined() -> None:
     handle = RequestHandle(2, lambda _: None, wants_deltas=True)
     for index, ids, text in ((0, (1,), "a"), (1, (9,), "x"), (0, (2, 3), "b")):
-        logprobs = np.array(ids, dtype=np.float32)
-        handle.tell(Delta(index=index, ids=ids, text=text, reasoning=text.upper(), logprobs=logprobs))
+        logprobs, tops = np.array(ids, dtype=np.float32), np.array([[id, id + 1] for id in ids], dtype=np.int32)
+        more = {"logprobs": logprobs, "top_ids": tops, "top_logprobs": tops / 2}
+        handle.tell(Delta(index=index, ids=ids, text=text, reasoning=text.upper(), **more))
     first, second = handle.take(), handle.take()
     assert first is not None
     assert second is not None
     assert (first.index, first.ids, first.text, first.reasoning) == (0, (1, 2, 3), "ab", "AB")
     assert first.logprobs is not None
     assert first.logprobs.tolist() == [1, 2, 3]
+    assert np.array_equal(first.top_ids, [[1, 2], [2, 3], [3, 4]])
+    assert np.array_equal(first.top_logprobs, [[0.5, 1], [1, 1.5], [1.5, 2]])
     assert (second.index, second.ids) == (1, (9,))
     assert handle.take() is None
 
