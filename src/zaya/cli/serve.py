@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from importlib.util import find_spec
@@ -66,8 +67,10 @@ def run(args: argparse.Namespace) -> int:
     from zaya.serve.served import Served
 
     check_engine(args)
-    if args.max_batch < 1:
-        raise UsageError(f"--max-batch must be at least 1: {args.max_batch}")
+    for name in ("max_batch", "max_pending", "max_prompt", "deadline", "drain"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0: {value}")
     limits = Limits(
         max_pending=args.max_pending, max_prompt_tokens=args.max_prompt, deadline_s=args.deadline, drain_s=args.drain
     )
