@@ -26,7 +26,7 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--max-pending", "-1"], "--max-pending must be above 0: -1"),
         (["--deadline", "nan"], "--deadline must be above 0: nan"),
         (["--drain", "inf"], "--drain must be above 0: inf"),
-        (["--port", "70000"], "cannot listen at 127.0.0.1, port 70000"),
+        (["--port", "70000"], "a port is from 0 to 65535: 70000"),
         (["--host", "no such host"], "cannot listen at no such host"),
         (["--deterministic", "--speculate", "2"], "--speculate saves nothing"),
     ],
