@@ -177,16 +177,18 @@ def test_a_refused_request_takes_no_place() -> None:
 def test_a_sign_of_life() -> None:
     typist = held()
     with running(typist, keep_alive_s=0.02) as server:
-        connection = asked(server, CHAT, {**ASK, "stream": True})
-        received = b""
-        while b": still here\n\n" not in received:
-            received += connection.recv(4096)
+        connection = server.connection()
+        connection.request("POST", CHAT, json.dumps({**ASK, "stream": True}), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        while answer.readline() != b": still here\n":
+            pass
         typist.go_on.set()
-        while not received.endswith(b"0\r\n\r\n"):
-            received += connection.recv(4096)
+        lines = answer.read().decode().split("\n")
         connection.close()
-    assert b"SECRET" in received.replace(b"\r\n", b"")
-    assert b"[DONE]" in received
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    deltas = [choice["delta"] for event in events for choice in event["choices"]]
+    assert "".join(delta.get("content", "") for delta in deltas) == "SECRET."
+    assert "data: [DONE]" in lines
 
 
 # ----- 5
