@@ -45,7 +45,7 @@ TORCH_FREE = (
     "zaya.engine.types", "zaya.engine.split", "zaya.engine.scripted", "zaya.engine.state", "zaya.engine.pages",
     "zaya.engine.prefix", "zaya.engine.scheduler", "zaya.engine.speculate", "zaya.engine.handle", "zaya.engine.wire",
     "zaya.engine.reply", "zaya.engine.job", "zaya.engine.transport", "zaya.engine.remote", "zaya.eval",
-    "zaya.rl.types", "zaya.rl.advantage", "zaya.rl.canary",
+    "zaya.serve", "zaya.rl.types", "zaya.rl.advantage", "zaya.rl.canary",
     "zaya.model.config", "zaya.model.flops", "zaya.model.init", "zaya.core.rng",
 )  # fmt: skip
 """Modules, and packages with every module in them. What does not exist yet is checked from the day it does."""

@@ -446,6 +446,11 @@ def assert_says(deltas: list[Delta], completion: Completion) -> None:
     assert finish_reason is completion.finish_reason
     assert completion.logprobs is not None
     assert_close(torch.tensor(logprobs, dtype=torch.float32), torch.from_numpy(completion.logprobs))
+    assert deltas[-1].stop_reason == completion.stop_reason
+    for name in ("top_ids", "top_logprobs"):
+        pieces = [getattr(delta, name) for delta in deltas if getattr(delta, name) is not None]
+        expected = getattr(completion, name)
+        assert (not pieces) if expected is None else np.array_equal(np.concatenate(pieces), expected)
 
 
 def make_talker(**options) -> Engine:
@@ -454,11 +459,32 @@ def make_talker(**options) -> Engine:
     return engine
 
 
+def test_who_waits_for_a_result_lets_others_go_on() -> None:
+    handle = RequestHandle(1, lambda _: None, wants_deltas=True)
+    engine = make_talker(max_batch=1)
+    [[completion]] = engine.complete([Request(prompt_ids=[2], params=SamplingParams(max_tokens=2))])
+
+    async def wait() -> list[Completion]:
+        waiting = asyncio.create_task(handle.result())
+        for _ in range(5):  # deltas that nobody fetches
+            handle.tell(Delta(index=0, ids=(7,), text="x"))
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        handle.complete(0, completion)
+        return await waiting
+
+    found: list[list[Completion]] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(wait())), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found == [[completion]]
+
+
 def test_submitted_requests_are_answered_side_by_side() -> None:
     engine = make_talker(max_batch=3)
     params = SamplingParams(max_tokens=12)
     requests = [Request(prompt_ids=[2, 40 + i], params=params, n=2, seed=i) for i in range(4)]
-    requests.append(Request(messages=[{"role": "user", "content": "Why?"}], params=params))
+    requests.append(Request(messages=[{"role": "user", "content": "Why?"}], params=replace(params, top_logprobs=3)))
     expected = [[c.ids for c in group] for group in engine.complete(requests)]
 
     async def follow(request: Request) -> list[Completion]:
@@ -584,14 +610,17 @@ def test_closing_cancels() -> None:
 def test_deltas_that_nobody_fetched_are_joined() -> None:
     handle = RequestHandle(2, lambda _: None, wants_deltas=True)
     for index, ids, text in ((0, (1,), "a"), (1, (9,), "x"), (0, (2, 3), "b")):
-        logprobs = np.array(ids, dtype=np.float32)
-        handle.tell(Delta(index=index, ids=ids, text=text, reasoning=text.upper(), logprobs=logprobs))
+        logprobs, tops = np.array(ids, dtype=np.float32), np.array([[id, id + 1] for id in ids], dtype=np.int32)
+        more = {"logprobs": logprobs, "top_ids": tops, "top_logprobs": tops / 2}
+        handle.tell(Delta(index=index, ids=ids, text=text, reasoning=text.upper(), **more))
     first, second = handle.take(), handle.take()
     assert first is not None
     assert second is not None
     assert (first.index, first.ids, first.text, first.reasoning) == (0, (1, 2, 3), "ab", "AB")
     assert first.logprobs is not None
     assert first.logprobs.tolist() == [1, 2, 3]
+    assert np.array_equal(first.top_ids, [[1, 2], [2, 3], [3, 4]])
+    assert np.array_equal(first.top_logprobs, [[0.5, 1], [1, 1.5], [1.5, 2]])
     assert (second.index, second.ids) == (1, (9,))
     assert handle.take() is None
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("zaya.cli.quickstart", "see a small trained model think, alone and in rounds, in a minute"),
     "chat": ("zaya.cli.chat", "talk to a model"),
     "generate": ("zaya.cli.generate", "continue a prompt with a model"),
+    "serve": ("zaya.cli.serve", "offer a model to programs, behind the interface of OpenAI"),
     "solve": ("zaya.cli.solve", "answer one question by Markovian RSA: many rollouts, in rounds"),
     "prepare": ("zaya.cli.prepare", "make text to learn from, and a tokenizer, out of tasks"),
     "aggregate": ("zaya.cli.aggregate", "make aggregation prompts out of rollouts, perhaps solved"),

@@ -31,8 +31,9 @@ from zaya.engine.paged import KVDtype, PagedCache
 from zaya.engine.pages import PageTable
 from zaya.engine.prefix import PrefixCache
 from zaya.engine.runner import Generation, Runner, propose
-from zaya.engine.sampler import Sampler
+from zaya.engine.sampler import Drawn, Sampler
 from zaya.engine.scheduler import Prompt, Scheduler
+from zaya.engine.scoring import Scores, joined, score_chunks
 from zaya.engine.split import split
 from zaya.engine.structured import GrammarConstraint, Grammars
 from zaya.engine.types import Completion, Delta, FinishReason, OnProgress, Request, SamplingParams, Structure
@@ -252,6 +253,23 @@ class Engine:
                 self._thread.start()
         return generations[0].handle
 
+    def score(self, ids: Sequence[int], top_logprobs: int = 0) -> Scores:
+        """How likely the model finds these ids, each behind those before it. Others go on between its passes.
+
+        Raises UsageError for ids that the model has no row for, and for more than its context holds.
+        """
+        self._check_ids(ids, "the text")
+        if len(ids) > self.model.config.max_positions:
+            raise UsageError(
+                f"the text has {len(ids)} tokens; the model's context holds {self.model.config.max_positions}"
+            )
+        found, chunks = [], score_chunks(self.model, ids, self.never, top_logprobs)
+        while True:
+            with self._exclusive():
+                if (scores := next(chunks, None)) is None:
+                    return joined(found, top_logprobs)
+                found.append(scores)
+
     def close(self) -> None:
         """Cancel what is under way, and take no more requests."""
         self._is_closed = True
@@ -368,9 +386,7 @@ class Engine:
             ids = tuple(rendered.ids)
         if not ids:
             raise UsageError(f"{name} has an empty prompt")
-        if min(ids) < 0 or max(ids) >= config.vocab_size:
-            bad = next(id for id in ids if not 0 <= id < config.vocab_size)
-            raise UsageError(f"{name} has ids that are not from 0 to {config.vocab_size - 1}: {bad}")
+        self._check_ids(ids, name)
         tokens = len(ids) + params.max_tokens
         if tokens > config.max_positions:
             raise UsageError(
@@ -387,6 +403,12 @@ class Engine:
         if request.want_routes and config.num_classes > 256:
             raise UsageError(f"routes are kept as bytes; the model has {config.num_classes} classes")
         return ids
+
+    def _check_ids(self, ids: Sequence[int], name: str) -> None:
+        size = self.model.config.vocab_size
+        if ids and (min(ids) < 0 or max(ids) >= size):
+            bad = next(id for id in ids if not 0 <= id < size)
+            raise UsageError(f"{name} has ids that are not from 0 to {size - 1}: {bad}")
 
     def _constraint(
         self, structure: Structure | None, prompt_ids: Sequence[int], name: str
@@ -477,13 +499,17 @@ class Engine:
             new = generation.tokens[generation.told :]
             generation.told = len(generation.tokens)
             reasoning, text = state.take()
+            top_ids, top_logprobs = _tops(new, state.params.top_logprobs)
             delta = Delta(
                 index=generation.index,
                 ids=tuple(token.id for token in new),
                 text=text,
                 reasoning=reasoning,
                 logprobs=np.array([token.logprob for token in new], dtype=np.float32),
+                top_ids=top_ids,
+                top_logprobs=top_logprobs,
                 finish_reason=state.finish_reason,
+                stop_reason=state.stop_reason,
             )
             handle.tell(delta)
         if generation.is_over:
@@ -499,7 +525,8 @@ class Engine:
 
     def _completion(self, generation: Generation) -> Completion:
         state, tokens = generation.state, generation.tokens
-        ids, prompt_ids, wanted = tuple(state.ids), generation.prompt.ids, state.params.top_logprobs
+        ids, prompt_ids = tuple(state.ids), generation.prompt.ids
+        top_ids, top_logprobs = _tops(tokens, state.params.top_logprobs)
         reasoning, text = state.texts()
         reasoning_ids, is_closed = (), True
         if self.tokenizer is not None:
@@ -521,8 +548,8 @@ class Engine:
             is_closed=is_closed,
             logprobs=np.array([token.logprob for token in tokens], dtype=np.float32),
             behavior_logprobs=np.array([token.behavior_logprob for token in tokens], dtype=np.float32),
-            top_ids=np.array([token.top_ids for token in tokens], dtype=np.int32) if wanted else None,
-            top_logprobs=np.array([token.top_logprobs for token in tokens], dtype=np.float32) if wanted else None,
+            top_ids=top_ids,
+            top_logprobs=top_logprobs,
             weight_versions=tuple(generation.weight_versions),
             routes=routes,
             cached_tokens=generation.cached_tokens or 0,
@@ -611,6 +638,15 @@ class Engine:
         """Where each weight is, and how often it was written."""
         tensors = (*self.model.parameters(), *self.model.buffers())
         return [(x.data_ptr(), 0 if x.is_inference() else x._version) for x in tensors]
+
+
+def _tops(tokens: Sequence[Drawn], wanted: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The likeliest ids of each token and their log-probabilities, where some were asked for."""
+    if not wanted:
+        return None, None
+    ids = np.array([token.top_ids for token in tokens], dtype=np.int32).reshape(-1, wanted)
+    logprobs = np.array([token.top_logprobs for token in tokens], dtype=np.float32).reshape(-1, wanted)
+    return ids, logprobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ import numpy as np
 
 from zaya.engine.types import Completion, Delta
 
+_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
 
 class RequestHandle:
     """What `Engine.submit` returns (`zaya.engine.types.Handle`)."""
@@ -36,7 +38,10 @@ class RequestHandle:
         self._deltas: dict[int, Delta] = {}
         self._seen: set[int] = set()
         """Completions of which somebody has fetched a delta."""
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiter] = []
+        """Who waits for the end."""
+        self._listening: list[_Waiter] = []
+        """Who waits for the next delta, or the end."""
 
     @property
     def is_done(self) -> bool:
@@ -52,13 +57,13 @@ class RequestHandle:
             elif self.is_done:
                 break
             else:
-                await self._change()
+                await self._change(or_delta=True)
         if self.error is not None:
             raise self.error
 
     async def result(self) -> list[Completion]:
         while not self.is_done:
-            await self._change()
+            await self._change(or_delta=False)
         return self.completed()
 
     def cancel(self) -> None:
@@ -87,7 +92,8 @@ class RequestHandle:
         with self._lock:
             before = self._deltas.get(delta.index)
             self._deltas[delta.index] = delta if before is None else _joined(before, delta)
-        self._wake()
+            listening, self._listening = self._listening, []
+        _resolve_all(listening)
 
     def take_back(self, index: int) -> bool:
         """Forget what was told of a completion, because it begins anew. Not where somebody has seen some of it."""
@@ -112,20 +118,24 @@ class RequestHandle:
 
     def _wake(self) -> None:
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for loop, future in waiting:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
-                loop.call_soon_threadsafe(_resolve, future)
+            waiting, self._waiting, self._listening = [*self._waiting, *self._listening], [], []
+        _resolve_all(waiting)
 
-    async def _change(self) -> None:
-        """Return when there may be something new."""
+    async def _change(self, *, or_delta: bool) -> None:
+        """Return when the request may be done, or there may be a delta."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._lock:
-            if self._deltas or self.is_done:
+            if self.is_done or (or_delta and self._deltas):
                 return
-            self._waiting.append((loop, future))
+            (self._listening if or_delta else self._waiting).append((loop, future))
         await future
+
+
+def _resolve_all(waiting: list[_Waiter]) -> None:
+    for loop, future in waiting:
+        with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+            loop.call_soon_threadsafe(_resolve, future)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -134,13 +144,16 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def _joined(first: Delta, second: Delta) -> Delta:
-    logprobs = None
-    if first.logprobs is not None and second.logprobs is not None:
-        logprobs = np.concatenate([first.logprobs, second.logprobs])
     return replace(
         second,
         ids=first.ids + second.ids,
         text=first.text + second.text,
         reasoning=first.reasoning + second.reasoning,
-        logprobs=logprobs,
+        logprobs=_behind(first.logprobs, second.logprobs),
+        top_ids=_behind(first.top_ids, second.top_ids),
+        top_logprobs=_behind(first.top_logprobs, second.top_logprobs),
     )
+
+
+def _behind(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])

@@ -293,7 +293,8 @@ def _check_tokenizer(tokenizer: Tokenizer, ids: Sequence[int], said: str) -> Non
 
 
 def _letters(tokenizer: Tokenizer, text: str) -> str:
-    """What of a text all servers write alike."""
+    """What of a text all servers write alike: calls, which they take apart, are no part of it."""
+    text = text.partition(tags.CALL_OPEN)[0]
     for spelling in tokenizer.control.spellings:
         text = text.replace(spelling, "")
     return "".join(c for c in text[:4096] if c.isascii() and c.isalnum())

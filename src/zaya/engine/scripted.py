@@ -47,6 +47,7 @@ class ScriptedCompleter:
                     text=completion.text,
                     reasoning=completion.reasoning,
                     finish_reason=completion.finish_reason,
+                    stop_reason=completion.stop_reason,
                 )
             )
             handle.complete(index, completion)

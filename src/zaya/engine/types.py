@@ -228,8 +228,13 @@ class Delta:
     """As `text`, of the reasoning."""
     logprobs: np.ndarray | None = None
     """float32 [len(ids)], as in `Completion`."""
+    top_ids: np.ndarray | None = None
+    """int32 [len(ids), top_logprobs], as in `Completion`."""
+    top_logprobs: np.ndarray | None = None
     finish_reason: FinishReason | None = None
     """Set on the last delta of a completion."""
+    stop_reason: int | str | None = None
+    """As in `Completion`, on the last delta."""
 
 
 class Handle(Protocol):

@@ -56,6 +56,8 @@ def body(
         fields["messages"] = [dict(message) for message in request.messages]
         if request.tools:
             fields["tools"] = list(request.tools)
+            if server == "zaya" and params.structure is None:
+                fields["strict_tools"] = False  # it would hold calls to their schemas, as no engine does unasked
         if not request.thinking:
             fields["chat_template_kwargs"] = {"enable_thinking": False}
     is_known = server in KNOWN_SERVERS

@@ -1,0 +1,94 @@
+"""zaya serve: one model behind OpenAI's interface (docs/concepts/server.md)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from importlib.util import find_spec
+
+from zaya.cli.asking import (
+    MODEL_HELP,
+    MOST_AT_ONCE,
+    add_engine,
+    add_loading,
+    check_engine,
+    open_chat_model,
+    open_engine,
+)
+from zaya.cli.printing import notice
+from zaya.errors import UsageError
+
+DEFAULT_PORT = 8010  # the one in the serve command that Zyphra publishes, and in its clients
+MICRO_NAME = "zaya-micro"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+    listening = parser.add_argument_group("listening")
+    listening.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS",
+        help="where to listen (default: 127.0.0.1, this machine alone; 0.0.0.0 is for everybody, and asks nobody)",
+    )  # fmt: skip
+    listening.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, metavar="N", help=f"0 takes a free one (default: {DEFAULT_PORT})"
+    )
+    listening.add_argument(
+        "--name", metavar="NAME", help="what clients call the model (default: its directory's, or its hub id)"
+    )
+    bounds = parser.add_argument_group("bounds")
+    bounds.add_argument(
+        "--max-batch", type=int, default=MOST_AT_ONCE, metavar="N",
+        help=f"completions drawn beside each other; more wait (default: {MOST_AT_ONCE})",
+    )  # fmt: skip
+    bounds.add_argument(
+        "--max-pending", type=int, default=1024, metavar="N",
+        help="completions that run or wait; what is more is told to come again (default: 1024)",
+    )  # fmt: skip
+    bounds.add_argument("--max-prompt", type=int, metavar="N", help="tokens of a prompt (default: the context)")
+    bounds.add_argument(
+        "--deadline", type=float, default=3600, metavar="S", help="seconds until a request is answered (default: 3600)"
+    )
+    bounds.add_argument(
+        "--drain", type=float, default=30, metavar="S",
+        help="seconds for what is under way when the server is told to stop (default: 30)",
+    )  # fmt: skip
+    add_loading(parser)
+    add_engine(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    missing = [name for name in ("pydantic", "starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the server needs {missing[0]}", hint="pip install 'openzaya[serve]'")
+    from zaya.serve.limits import Limits
+    from zaya.serve.running import Server, listen, url_of
+    from zaya.serve.served import Served
+
+    check_engine(args)
+    for name in ("max_batch", "max_pending", "max_prompt", "deadline", "drain"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0: {value}")
+    limits = Limits(
+        max_pending=args.max_pending, max_prompt_tokens=args.max_prompt, deadline_s=args.deadline, drain_s=args.drain
+    )
+    begun = time.perf_counter()
+    # before the model is loaded: an address that is taken is known at once
+    with listen(args.host, args.port) as listener:
+        model, tokenizer = open_chat_model(args.model, args)
+        with open_engine(model, tokenizer, args, max_batch=args.max_batch) as engine:
+            served = Served(engine, tokenizer, args.name or _name(args.model), limits)
+            notice(
+                f"{served.name} at {url_of(listener)}/v1, ready after {time.perf_counter() - begun:.1f} s; "
+                "Ctrl-C stops it"
+            )
+            Server(served).run(sockets=[listener])
+    return 0
+
+
+def _name(model: str | None) -> str:
+    if model is None:
+        return MICRO_NAME
+    return os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model

@@ -1,0 +1,1 @@
+"""The server: OpenAI's interface over a completer. The only room that imports the web framework and pydantic."""

@@ -1,0 +1,80 @@
+"""What one request may take, and how many there may be at a time.
+
+A request is let in as a whole, with all completions it wants, or told at once to come again: nobody waits without a
+bound. Those let in wait in the engine, in its order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from zaya.errors import UsageError
+from zaya.serve.errors import ApiError
+
+_LONGEST_WAIT_S = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Bounds of a server."""
+
+    max_body_bytes: int = 16 << 20
+    """Of a request, before anything of it is read."""
+    head_timeout_s: float = 30.0
+    """For a connection on which nothing is asked, or only the beginning of something."""
+    body_timeout_s: float = 30.0
+    """Until the body of a request is there."""
+    max_prompt_tokens: int | None = None
+    """Of one prompt; none leaves it to the context."""
+    max_completions: int = 128
+    """Of one request: its prompts, times n."""
+    max_pending: int = 1024
+    """Completions of all requests together that run or wait."""
+    deadline_s: float = 3600.0
+    """Until a request is answered."""
+    keep_alive_s: float = 15.0
+    """A stream that has nothing to say says so."""
+    drain_s: float = 30.0
+    """For what is under way when the server is told to stop."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if value is not None and not (0 < value < math.inf):
+                raise UsageError(f"{name} must be above 0: {value}")
+
+
+class Gate:
+    """Counts the completions that run or wait."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.pending = 0
+        self._seconds = 1.0
+        """What a request takes, lately: a running mean."""
+
+    @contextmanager
+    def enter(self, completions: int) -> Iterator[None]:
+        """Raises ApiError where there is no room."""
+        most = min(self._limits.max_completions, self._limits.max_pending)
+        if completions > most:
+            raise ApiError(
+                400, f"a request may want {most} completions at most, prompts times n: {completions}", param="n"
+            )
+        if self.pending + completions > self._limits.max_pending:
+            wait = min(max(1, math.ceil(self._seconds)), _LONGEST_WAIT_S)
+            raise ApiError(
+                429, f"too many requests are waiting; come again in {wait} s", code="queue_full", retry_after_s=wait
+            )
+        self.pending += completions
+        try:
+            yield
+        finally:
+            self.pending -= completions
+
+    def took(self, seconds: float) -> None:
+        """A request has been answered."""
+        self._seconds += (seconds - self._seconds) / 8

@@ -1,0 +1,1 @@
+"""What clients send: untrusted bytes become checked records here, and nowhere else."""

@@ -1,0 +1,61 @@
+"""zaya serve: what is refused before a model is loaded. That it serves is tested in tests/serve/test_running.py."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from zaya.cli import main
+from zaya.cli import serve as command
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(command, "open_chat_model", fail)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--max-batch", "0"], "--max-batch must be above 0: 0"),
+        (["--max-pending", "-1"], "--max-pending must be above 0: -1"),
+        (["--deadline", "nan"], "--deadline must be above 0: nan"),
+        (["--drain", "inf"], "--drain must be above 0: inf"),
+        (["--port", "70000"], "a port is from 0 to 65535: 70000"),
+        (["--host", "no such host"], "cannot listen at no such host"),
+        (["--deterministic", "--speculate", "2"], "--speculate saves nothing"),
+    ],
+)
+def test_refused(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_address_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
+    assert "choose another --port or --host" in capsys.readouterr().err
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "starlette" else object())
+    assert main(["serve"]) == 2
+    assert capsys.readouterr().err.split("\n")[:2] == [
+        "error: the server needs starlette",
+        "hint: pip install 'openzaya[serve]'",
+    ]
+
+
+@pytest.mark.parametrize(("model", "name"), [(None, "zaya-micro"), ("Zyphra/ZAYA1-8B", "Zyphra/ZAYA1-8B")])
+def test_the_name_of_a_model(model: str | None, name: str) -> None:
+    assert command._name(model) == name
+
+
+def test_the_name_of_a_directory(tmp_path: Any) -> None:
+    (tmp_path / "mine").mkdir()
+    assert command._name(f"{tmp_path}/mine/") == "mine"
