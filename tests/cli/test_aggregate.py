@@ -79,8 +79,9 @@ def test_a_teacher(rollouts: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([*COMMAND[1:]], "there is nowhere to write"),
         ([*COMMAND[1:], "--dry-run", "--field", "problem"], "--field takes OURS=THEIRS: 'problem'"),
         ([*COMMAND[1:], "--dry-run", "--field", "probem=x"], "a rollout has no field 'probem'"),
-        ([*COMMAND[1:], "--dry-run", "--fan-in", "0"], "fan_in lists numbers of at least 1"),
-        ([*COMMAND[1:], "--dry-run", "--teacher", "http://localhost:1/v1"], "--teacher-model names the model"),
+        ([*COMMAND[1:], "--dry-run", "--fan-in", "0"], "--fan-in lists numbers of at least 1: [0]"),
+        ([*COMMAND[1:], "--dry-run", "--cut", "3"], "--cut is a probability, from 0 to 1: 3.0"),
+        ([*COMMAND[1:], "--dry-run", "--teacher", "http://localhost:1/v1"], "a server needs it"),
         ([*COMMAND[1:], "--dry-run", "--teacher", "http://a", "--teacher-model", "b"], "a server does not give its"),
         ([*COMMAND[1:], "--dry-run", "--tokenizer", "nowhere"], "nowhere"),
         (

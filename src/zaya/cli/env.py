@@ -110,7 +110,9 @@ def _list(args: argparse.Namespace) -> int:
         print(wrapped(" ".join(f"{name}{marks[name]}" for name in names), width, "  "))
     total = sum(map(len, chosen.values()))
     print()
-    left_out = f"; * {out} {'is' if out == 1 else 'are'} not in the default mix, `zaya env show` says why" if out else ""
+    left_out = (
+        f"; * {out} {'is' if out == 1 else 'are'} not in the default mix, `zaya env show` says why" if out else ""
+    )
     say(f"{total} environment{'' if total == 1 else 's'}{left_out}")
     return 0
 
@@ -300,8 +302,8 @@ def _chosen(args: argparse.Namespace) -> list[str]:
 def _audits(names: Sequence[str], config: AuditConfig, workers: int, *, may_skip: bool) -> Iterator[Audit]:
     """As they end; without those that cannot be had, where some may be missing.
 
-    Each thread has two pools of one process; what was imported once is there for the next. Nobody waits for the threads:
-    Ctrl-C ends the program, and with it their processes.
+    Each thread has two pools of one process; what was imported once is there for the next. Nobody waits for them: Ctrl-C
+    ends the program, and with it their processes.
     """
     from zaya.envs.audit import audit
     from zaya.envs.pool import TaskPool

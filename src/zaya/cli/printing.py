@@ -112,6 +112,11 @@ def say_commands(commands: Mapping[str, str], width: int | None = None) -> None:
             print(wrapped(purpose, width, "    "))
 
 
+def counted(number: int, name: str) -> str:
+    """Such as `1 prompt`, `2,000 prompts`."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
 def table(cells: Sequence[Sequence[str]], width: int, drop: Sequence[str] = ()) -> str:
     """Head and rows, aligned, in lines of at most so many characters.
 
