@@ -258,7 +258,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.write and not Path("docs/reference").is_dir():
         raise UsageError("--write keeps what is found in the source of zaya", hint="run it at the top of a clone")
     audits: list[Audit] = []
-    with Progress(len(chosen), "checking", unit=" environments") as progress:
+    with Progress(len(chosen), "checking", unit="environments") as progress:
         for found in _audits(chosen, AuditConfig(items=args.items), args.workers, may_skip=args.all):
             audits.append(found)
             progress.update()
@@ -302,8 +302,8 @@ def _chosen(args: argparse.Namespace) -> list[str]:
 def _audits(names: Sequence[str], config: AuditConfig, workers: int, *, may_skip: bool) -> Iterator[Audit]:
     """As they end; without those that cannot be had, where some may be missing.
 
-    Each thread has two pools of one process; what was imported once is there for the next. Nobody waits for them: Ctrl-C
-    ends the program, and with it their processes.
+    Each thread has two pools of one process; what was imported once is there for the next. Nobody waits for threads:
+    Ctrl-C ends the program, and with it their processes.
     """
     from zaya.envs.audit import audit
     from zaya.envs.pool import TaskPool

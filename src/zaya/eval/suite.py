@@ -60,7 +60,7 @@ class SuiteConfig:
     ttc: dict[str, TtcConfig] = field(default_factory=dict)
     """Forms of Markovian RSA, by name, each of a system beside its single samples."""
     max_batch: int = 256
-    """Sequences that are sampled at once."""
+    """Sequences that are sampled at once. Records are written of twice as many."""
     workers: int = 1
     """Processes that make and score problems."""
 
