@@ -71,6 +71,18 @@ def test_a_teacher(rollouts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(document.messages[-1]["reasoning_content"] for document in documents)
 
 
+def test_a_teacher_that_is_interrupted(
+    rollouts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zaya.ttc.teach.write_conversations", interrupted)
+    assert main([*COMMAND, "--out", "train.jsonl", "--teacher", "micro"]) == 130
+    err = capsys.readouterr().err
+    assert err.endswith("what the teacher has solved is kept; the same command goes on from there\ninterrupted\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zaya.cli.asking import add_engine, add_loading, check_engine, open_chat_model, open_engine
-from zaya.cli.printing import counted, table
+from zaya.cli.printing import counted, notice, table
 from zaya.core.progress import Progress, columns
 from zaya.errors import ConfigError, UsageError
 
@@ -111,8 +111,12 @@ def run(args: argparse.Namespace) -> int:
         if teacher is None:
             write_prompts(examples, out, key, report)
         else:
-            with Progress(label="solutions") as bar:
-                write_conversations(examples, teacher, tokenizer, out, key, report, bar.reach)
+            try:
+                with Progress(label="solutions") as bar:
+                    write_conversations(examples, teacher, tokenizer, out, key, report, bar.reach)
+            except KeyboardInterrupt:
+                notice("what the teacher has solved is kept; the same command goes on from there")
+                raise
     num_rollouts = sum(len(pool.attempts) for pool in pools)
     made, problems = counted(len(report.prompts), "prompt"), counted(len(pools), "problem")
     print(f"{made} from {problems} with {counted(num_rollouts, 'rollout')}")
