@@ -71,6 +71,18 @@ def test_a_teacher(rollouts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(document.messages[-1]["reasoning_content"] for document in documents)
 
 
+def test_a_teacher_that_is_interrupted(
+    rollouts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zaya.ttc.teach.write_conversations", interrupted)
+    assert main([*COMMAND, "--out", "train.jsonl", "--teacher", "micro"]) == 130
+    err = capsys.readouterr().err
+    assert err.endswith("what the teacher has solved is kept; the same command goes on from there\ninterrupted\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -79,8 +91,9 @@ def test_a_teacher(rollouts: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([*COMMAND[1:]], "there is nowhere to write"),
         ([*COMMAND[1:], "--dry-run", "--field", "problem"], "--field takes OURS=THEIRS: 'problem'"),
         ([*COMMAND[1:], "--dry-run", "--field", "probem=x"], "a rollout has no field 'probem'"),
-        ([*COMMAND[1:], "--dry-run", "--fan-in", "0"], "fan_in lists numbers of at least 1"),
-        ([*COMMAND[1:], "--dry-run", "--teacher", "http://localhost:1/v1"], "--teacher-model names the model"),
+        ([*COMMAND[1:], "--dry-run", "--fan-in", "0"], "--fan-in lists numbers of at least 1: [0]"),
+        ([*COMMAND[1:], "--dry-run", "--cut", "3"], "--cut is a probability, from 0 to 1: 3.0"),
+        ([*COMMAND[1:], "--dry-run", "--teacher", "http://localhost:1/v1"], "a server needs it"),
         ([*COMMAND[1:], "--dry-run", "--teacher", "http://a", "--teacher-model", "b"], "a server does not give its"),
         ([*COMMAND[1:], "--dry-run", "--tokenizer", "nowhere"], "nowhere"),
         (

@@ -4,21 +4,27 @@
 2. Samples are those of the environment itself, and JSON lines can be scored again.
 3. A check ends with 0 where all pass and with 1 where one does not, and says why; or finds the lowest level to trust.
 4. A game goes up a level with every right answer, and says what was right after a wrong one.
-5. Names and levels that do not exist are refused with what may have been meant.
+5. Names and levels that do not exist, and objects that are no environment, are refused with what may have been meant; a
+   level that takes too long to make is given up.
+6. Ctrl-C ends a check at once, in the middle of whatever its threads do; a closed input ends a game.
 """
 
 from __future__ import annotations
 
 import builtins
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from zaya.cli import main
+from zaya.cli import env, main
 from zaya.envs import registry
 from zaya.envs.arithmetic import ARITHMETIC
 from zaya.envs.base import Problem
+from zaya.envs.pool import TaskPool
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +117,10 @@ def test_what_is_found_is_kept_in_a_clone_only(
     [
         (["show", "rlve/Sortin"], "did you mean rlve/Sorting?"),
         (["show", "sorting"], "did you mean rlve/Sorting?"),
+        (["list", "grahps"], "did you mean graphs?"),
+        (["show", "nowhere:TASK"], "PYTHONPATH=."),
+        (["show", "os:path"], "os:path is no environment: it has no name, version, about, sample, score, reference"),
+        (["sample", "arithmetic", "--dificulty", "1"], "did you mean --difficulty?"),
         (["sample", "arithmetic", "-d", "-1"], "arithmetic has levels from 0 on: -1"),
         (["sample", "code/output", "-d", "10"], "code/output has levels from 0 to 9: 10"),
         (["sample", "arithmetic", "-n", "0"], "ask for at least 1 problem: 0"),
@@ -124,3 +134,29 @@ def test_what_is_found_is_kept_in_a_clone_only(
 def test_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["env", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_level_that_takes_too_long(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    clock = iter(range(0, 1000, 9))  # seconds; each problem takes nine
+    monkeypatch.setattr(env.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(TaskPool, "sample", lambda _, items: [asked.append(item) for item in items])
+    assert main(["env", "sample", "arithmetic", "-d", "7"]) == 2
+    assert "arithmetic makes no problem at difficulty 7\nhint: try a lower one" in capsys.readouterr().err
+    assert len(asked) == 2
+
+
+def test_ctrl_c_ends_a_check() -> None:
+    command = [sys.executable, "-u", "-m", "zaya", "env", "check", "arithmetic", *["rlve/Sorting"] * 18]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the first has been checked, and the others are under way
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "interrupted")
+
+
+def test_a_game_without_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["env", "play", "arithmetic"]) == 0
+    assert capsys.readouterr().out.endswith("\n0 right of 0\n")

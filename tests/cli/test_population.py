@@ -217,6 +217,8 @@ def test_a_round_in_a_line() -> None:
     assert told(0, one, 80) == "round 0  1 rollout  answers (none) x1  9 tokens"
     lost = Round(candidates=(candidate("漢" * 20),), requests=3, wall_s=1.0, lost={"timeout": 2})
     assert told(0, lost, 90) == f"round 0  1 rollout  lost timeout x2  answers {'漢' * 11}… x1  9 tokens"
+    nobody = Round(candidates=(), requests=3, wall_s=1.0, lost={"timeout": 3})
+    assert told(0, nobody, 90) == "round 0  0 rollouts  lost timeout x3"
     assert max(map(cells, told(0, lost, 38).splitlines())) <= 38
 
 

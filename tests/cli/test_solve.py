@@ -350,6 +350,14 @@ def test_a_trace_is_gone_on_with_and_shown_again(
                              (["--rounds", "1"], "--rounds is 2 there, 1 here")):  # fmt: skip
         assert main([*command, *changes]) == 2
         assert f"{path} is of another run: {message}" in capsys.readouterr().err
+    assert main(["solve", "Why not?", *command[2:]]) == 2
+    assert f"{path} is of another question: Why? Give the answer in" in capsys.readouterr().err
+    whole = path.read_bytes().splitlines(keepends=True)
+    for damage in (b"{\n", b"3\n", whole[4].replace(b'"round"', b'"ruond"')):
+        path.write_bytes(b"".join([*whole[:4], damage, *whole[5:]]))
+        for words in (command, ["solve", "--replay", str(path)]):
+            assert main(words) == 2
+            assert f"{path}:5 is damaged" in capsys.readouterr().err
     path.write_text("hello\n")
     assert main(command) == 2
     assert "is not a trace" in capsys.readouterr().err

@@ -7,6 +7,7 @@
 4. Lines about the rounds of an interrupted run come before those of its continuation.
 5. A warning does not tear a frame.
 6. A replay waits as long as it took, times the speed, and only where somebody watches.
+7. What goes wrong and is tried again is said while it is, once of each kind.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.cli.test_population import CONFIG, FIRST, candidate, end, start
 from zaya.cli import watching
 from zaya.cli.screen import Screen, cells, clipped, one_line
 from zaya.cli.watching import Watch, play
+from zaya.errors import CompletionError
 from zaya.ttc.types import Event, Round
 
 ROUND = Event(kind="round", at=8.0, round=0, summary=Round(candidates=(candidate("0.5"),) * 4, requests=4, wall_s=8.0))
@@ -212,3 +214,17 @@ def test_columns_of_a_text() -> None:
         "", "…", "…", "漢…", "漢…", "漢字…", "漢字…", "漢字漢…", "漢字漢字",
     ]  # fmt: skip
     assert one_line("a\n\tb\x1b[2J\u202e\u2028c\u200b") == "a b\ufffd[2J\ufffd c\ufffd"
+
+
+def test_trouble_is_said_once_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_LISTENING_INTERVAL_S", 0.001)
+    kinds = iter([None, "server", "server", "rate_limit", *["server"] * 1000])
+    log = io.StringIO()
+
+    def trouble() -> CompletionError | None:
+        kind = next(kinds, "server")
+        return None if kind is None else CompletionError(f"answered\n{kind}", kind=kind)
+
+    with Watch(CONFIG, stream=log, trouble=trouble):
+        wait_for(lambda: log.getvalue().count("\n") == 2 and next(kinds, None) is None)
+    assert log.getvalue() == "".join(f"warning: answered {kind}; trying again\n" for kind in ("server", "rate_limit"))

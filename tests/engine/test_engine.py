@@ -18,11 +18,14 @@
 11. One request's trouble is its own.
 12. New weights work from the next step on, and are written down beside every id they drew.
 13. The pool's size is computed, bounded and explained.
+14. A program that ends while an engine is at work ends quietly.
 """
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from typing import Any
@@ -826,3 +829,18 @@ def test_memory_is_not_taken_before_it_is_used() -> None:
     engine.generate([[4, 5]], SMALL)
     assert engine._memory.keys.nbytes > 1 << 30
     assert process.memory_info().rss - before < 100 << 20
+
+
+def test_a_program_that_ends_in_the_middle_of_work() -> None:
+    """A thread in a kernel while Python goes away ends the process by a signal, now and then: so there is none left."""
+    code = """
+import atexit, threading, time
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))  # what comes first is called last
+from tests.engine.test_engine import Request, SamplingParams, make_engine
+engine = make_engine()
+engine.submit(Request(prompt_ids=[2, 3], params=SamplingParams(max_tokens=50), n=200))
+while not engine.stats.running:
+    time.sleep(0.001)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "['MainThread']\n"

@@ -340,7 +340,7 @@ def test_a_strict_server(names_it: bool) -> None:
             [[completion]] = completer.complete([ASK])
             assert completion.text == "42"
         assert len(server.asked) == (5 if names_it else 4)  # the second time it is known
-        assert completer.errors == {}
+        assert (completer.errors, completer.last_error) == ({}, None)
 
 
 # ----- 4: trouble
@@ -442,6 +442,8 @@ def test_nobody_there() -> None:
     with RemoteCompleter("http://127.0.0.1:9/v1", "m", retries=2, backoff_s=0.01) as completer:
         assert completer.complete([ASK]) == [[]]
         assert completer.errors == {"connection": 3}
+        assert completer.last_error is not None
+        assert "cannot be reached" in completer.last_error.message
         assert completer.context is None
 
 

@@ -98,3 +98,4 @@ class Lenient(Scripted):
 SCRIPTED = Scripted()
 LENIENT = Lenient()
 NAMELESS = object()
+RENAMED = SCRIPTED

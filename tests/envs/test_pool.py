@@ -157,8 +157,9 @@ def test_a_problem_of_another_version_is_not_scored() -> None:
         ("arithmetics", "there is no environment 'arithmetics'\nhint: did you mean arithmetic?"),
         ("tests.envs.nowhere:TASK", "cannot be imported: No module named 'tests.envs.nowhere'"),
         ("tests.envs.tasks:NOTHING", "cannot be imported: module 'tests.envs.tasks' has no attribute 'NOTHING'"),
-        ("tests.envs.tasks:NAMELESS", "set its attribute name to 'tests.envs.tasks:NAMELESS'"),
-        ("tests.envs.broken_tasks:TASK", "cannot be loaded: ZeroDivisionError"),
+        ("tests.envs.tasks:NAMELESS", "it has no name, version, about, sample, score, reference"),
+        ("tests.envs.tasks:RENAMED", "set its attribute name to 'tests.envs.tasks:RENAMED'"),
+        ("tests.envs.broken_tasks:TASK", "cannot be imported: ZeroDivisionError"),
         ("tests.envs.deadly_tasks:TASK", "could not be loaded: a worker ended with status 7"),
     ],
 )

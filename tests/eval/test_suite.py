@@ -250,6 +250,18 @@ def speakers(monkeypatch: pytest.MonkeyPatch, patience: int = 10**6) -> dict[str
     return made
 
 
+def test_runs_are_recorded_in_lots_of_a_size(
+    config: SuiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is lost when a run is killed is bounded by sequences, however many a population has."""
+    lots: list[int] = []
+    speakers(monkeypatch)
+    original = suite.evaluate_rsa
+    monkeypatch.setattr(suite, "evaluate_rsa", lambda *a, chunk, **k: lots.append(chunk) or original(*a, **k))
+    run_suite(config, tmp_path / "out", pytest.fail)
+    assert set(lots) == {2 * 5 // config.ttc["small"].config.population}
+
+
 def test_a_suite(config: SuiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = speakers(monkeypatch)
     result = run_suite(config, tmp_path / "out", pytest.fail)

@@ -182,7 +182,7 @@ def test_what_cannot_be_made_is_counted() -> None:
         ({"compaction": ["tial"]}, "'tial' is not allowed"),
         ({"compaction": []}, "compaction must not be empty"),
         ({"cut": 1.5}, "cut is a probability"),
-        ({"per_problem": 0}, "per_problem and max_prompt are at least 1"),
+        ({"per_problem": 0}, "per_problem must be at least 1: 0"),
     ],
 )
 def test_settings_that_mean_nothing(change: dict[str, Any], message: str) -> None:

@@ -208,6 +208,8 @@ class Broken(Slow):
 def test_a_round_without_any_is_an_error() -> None:
     with pytest.raises(CompletionError, match="every rollout of round 0 failed, after 0 of 4 rounds: 6 timeout"):
         live(Broken(CompletionError("no byte", kind="timeout")), retries=0)
+    with pytest.raises(CompletionError, match="6 timeout\nhint: the last one: no byte"):
+        live(Broken(CompletionError("no byte", kind="timeout")))
     with pytest.raises(CompletionError, match="round 0 failed, after 0 of 4 rounds: 6 OSError"):
         live(Broken(OSError("refused")))
     later, _ = failing(lambda place, _: 6 <= place < 12)
@@ -305,7 +307,7 @@ def test_the_record_of_another_run(changes: dict[str, Any], message: str, tmp_pa
     with pytest.raises(UsageError, match="question is"):
         solve("two?", Slow(), TOKENIZER, config=SMALL, seed=3, trace=path)
     path.write_bytes(path.read_bytes().replace(b'"candidate"', b'"candidat"', 1))
-    with pytest.raises(UsageError, match="line 2 of the trace is damaged: KeyError 'candidate'"):
+    with pytest.raises(UsageError, match=r"run\.jsonl:2 is damaged: KeyError 'candidate'"):
         live(Slow(), seed=3, trace=path)
     for text in ("hello\n", '{"records": "samples"}\n', ""):
         path.write_text(text)
@@ -397,3 +399,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked() -> None:
         with pytest.raises(UsageError, match=message):
             live(small, **options)
     assert small.requests == []
+
+
+def test_what_need_not_be_said(tmp_path: Path) -> None:
+    """A completer that has a tokenizer brings it along, and a trace may be named by a text."""
+    path = tmp_path / "run.jsonl"
+    found = solve("one?", Slow(), config=SMALL, trace=str(path))
+    given = live(Slow())
+    assert [c.text for c in found.candidates] == [c.text for c in given.candidates]
+    assert [c.tail for c in found.rounds[0].candidates] == [c.tail for c in given.rounds[0].candidates]
+    assert path.exists()
+    with pytest.raises(UsageError, match="deadline_s must be above 0: nan"):
+        solve("one?", Slow(), config=SMALL, deadline_s=float("nan"))

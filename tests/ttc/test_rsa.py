@@ -289,8 +289,11 @@ def test_prompts_have_a_bound() -> None:
         assert len(sizes) == 1
 
     completer = spy()
-    with pytest.raises(UsageError, match=r"the question is too long: \d+ tokens in a prompt of at most 10096"):
+    with pytest.raises(UsageError, match=r"the question is too long: [\d,]+ tokens in a prompt of at most 10,096"):
         solve("q" * 10_000, completer, TOKENIZER, config=config)
+    for empty in ("", " \n", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": ""}]):
+        with pytest.raises(UsageError, match="the question is empty"):
+            solve(empty, completer, TOKENIZER, config=config)
     assert completer.calls == []
 
 

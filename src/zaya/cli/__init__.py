@@ -74,7 +74,11 @@ class Parser(argparse.ArgumentParser):
         options = [word.partition("=")[0] for word in rest.split() if word.startswith("-")]
         if not options and found:
             return f"put a text of several words in quotes; see {self.prog} --help"
-        near = [name for option in options for name in get_close_matches(option, self._option_string_actions, n=1)]
+        known = [*self._option_string_actions]
+        for action in self._actions:  # what an action of `zaya env` does not know is reported from up here
+            if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
+                known += [name for parser in action.choices.values() for name in parser._option_string_actions]
+        near = [name for option in options for name in get_close_matches(option, known, n=1)]
         return f"did you mean {near[0]}? see {self.prog} --help" if near else None
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zaya.cli.asking import add_engine, add_loading, check_engine, open_chat_model, open_engine
-from zaya.cli.printing import table
+from zaya.cli.printing import counted, notice, table
 from zaya.core.progress import Progress, columns
-from zaya.errors import UsageError
+from zaya.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from zaya.text import Tokenizer
@@ -90,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
 
     check_engine(args)
     out = None if args.dry_run else _place(args.out)
-    config, report = from_mapping(AggregateConfig, _given(args, AggregateConfig)), Report()
+    with _naming_options(AggregateConfig):
+        config = from_mapping(AggregateConfig, _given(args, AggregateConfig))
+    report = Report()
     names = _fields(args.field)
     tokenizer, teacher = _opened(args)
     pools = read_pools([Path(path) for path in args.rollouts], tokenizer, names)
@@ -107,10 +111,15 @@ def run(args: argparse.Namespace) -> int:
         if teacher is None:
             write_prompts(examples, out, key, report)
         else:
-            with Progress(label="solutions") as bar:
-                write_conversations(examples, teacher, tokenizer, out, key, report, bar.reach)
+            try:
+                with Progress(label="solutions") as bar:
+                    write_conversations(examples, teacher, tokenizer, out, key, report, bar.reach)
+            except KeyboardInterrupt:
+                notice("what the teacher has solved is kept; the same command goes on from there")
+                raise
     num_rollouts = sum(len(pool.attempts) for pool in pools)
-    print(f"{len(report.prompts):,} prompts from {len(pools):,} problems with {num_rollouts:,} rollouts")
+    made, problems = counted(len(report.prompts), "prompt"), counted(len(pools), "problem")
+    print(f"{made} from {problems} with {counted(num_rollouts, 'rollout')}")
     _say_report(report)
     if out is not None:
         print(f"\n{out} has them")
@@ -129,6 +138,17 @@ def _given(args: argparse.Namespace, settings: type) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+@contextmanager
+def _naming_options(settings: type) -> Iterator[None]:
+    """Errors in the names of the options."""
+    names = "|".join(field.name for field in fields(settings))
+    try:
+        yield
+    except ConfigError as error:
+        error.message = re.sub(rf"^({names})\b", lambda found: f"--{found[1].replace('_', '-')}", error.message)
+        raise
+
+
 def _fields(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         if not all(word.partition("=")):
@@ -144,7 +164,10 @@ def _opened(args: argparse.Namespace) -> tuple[Tokenizer, Teacher | None]:
 
     is_server = args.teacher is not None and args.teacher.startswith(("http://", "https://"))
     if is_server != (args.teacher_model is not None):
-        raise UsageError("--teacher-model names the model of a server, with --teacher http://... and only then")
+        raise UsageError(
+            "--teacher-model goes with a server, --teacher http://..., and a server needs it",
+            hint="the name that the server has for its model" if is_server else "leave it out",
+        )
     given = None if args.tokenizer is None else load_tokenizer(args.tokenizer)
     if args.tokenizer is not None and given is None:
         raise UsageError(f"{args.tokenizer} has no tokenizer files", hint="it needs tokenizer.json")

@@ -5,18 +5,27 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from zaya.cli.printing import note, say, wrapped
+from zaya.cli.screen import one_line
 from zaya.core.progress import Progress, columns
-from zaya.errors import UsageError
+from zaya.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from zaya.envs.audit import Audit, AuditConfig
     from zaya.envs.base import Problem
+
+_ENV_HELP = "a name, such as rlve/Sorting, or package.module:NAME"
+_PATIENCE_S = 20.0
+"""Without a single problem, before a level is given up."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown = actions.add_parser(
         "show", help="one environment: what it is, what was found, an example", allow_abbrev=False
     )
-    shown.add_argument("env", metavar="ENV", help="a name, such as rlve/Sorting, or package.module:NAME")
+    shown.add_argument("env", metavar="ENV", help=_ENV_HELP)
 
     sampled = actions.add_parser("sample", help="some problems of an environment", allow_abbrev=False)
-    sampled.add_argument("env", metavar="ENV")
+    sampled.add_argument("env", metavar="ENV", help=_ENV_HELP)
     _add_level(sampled)
     sampled.add_argument("-n", type=int, default=1, metavar="COUNT", help="how many (default: 1)")
     sampled.add_argument("--json", action="store_true", help="a JSON object in each line, with what scoring needs")
@@ -55,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     played = actions.add_parser("play", help="try an environment yourself", allow_abbrev=False)
-    played.add_argument("env", metavar="ENV")
+    played.add_argument("env", metavar="ENV", help=_ENV_HELP)
     _add_level(played)
 
 
@@ -83,7 +92,11 @@ def _list(args: argparse.Namespace) -> int:
         if all(word.lower() in f"{name} {category}".lower() for word in args.words):
             chosen.setdefault(category, []).append(name)
     if not chosen:
-        raise UsageError(f"no environment has {' '.join(args.words)!r} in its name or category")
+        categories = {registry.get(name).about.category for name in registry.names()}
+        raise UsageError(
+            f"no environment has {' '.join(args.words)!r} in its name or category",
+            hint=did_you_mean(args.words[-1], categories),
+        )
     if args.plain:
         print("\n".join(name for names in chosen.values() for name in names))
         return 0
@@ -97,7 +110,10 @@ def _list(args: argparse.Namespace) -> int:
         print(wrapped(" ".join(f"{name}{marks[name]}" for name in names), width, "  "))
     total = sum(map(len, chosen.values()))
     print()
-    say(f"{total} environments" + (f"; * {out} are not in the default mix, `zaya env show` says why" if out else ""))
+    left_out = (
+        f"; * {out} {'is' if out == 1 else 'are'} not in the default mix, `zaya env show` says why" if out else ""
+    )
+    say(f"{total} environment{'' if total == 1 else 's'}{left_out}")
     return 0
 
 
@@ -117,11 +133,7 @@ def _show(args: argparse.Namespace) -> int:
             say(f"not in the default mix: {left_out(row)}; the best guess is right for {row['constant']:.0%}")
     with TaskPool() as pool:
         problem = _some(pool, environment.name, about.lowest, 0, 1)[0]
-    print(f"\n{problem.prompt}")
-    reference = environment.reference(problem)
-    print(
-        f"\nanswer: {reference}" if reference is not None else "\nno answer is known; the scorer checks what is given"
-    )
+    print(f"\n{problem.prompt}\n\n{_answer(environment.reference(problem))}")
     return 0
 
 
@@ -141,8 +153,12 @@ def _sample(args: argparse.Namespace) -> int:
             continue
         print(f"{'' if index == 0 else chr(10)}--- {problem.env}, difficulty {problem.difficulty}, seed {problem.seed}")
         print(problem.prompt)
-        print(f"answer: {environment.reference(problem)}")
+        print(_answer(environment.reference(problem)))
     return 0
+
+
+def _answer(reference: str | None) -> str:
+    return "no answer is known; the scorer checks what is given" if reference is None else f"answer: {reference}"
 
 
 def _level(args: argparse.Namespace) -> int:
@@ -158,16 +174,23 @@ def _level(args: argparse.Namespace) -> int:
 
 def _some(pool, env: str, difficulty: int, first_seed: int, count: int) -> list[Problem]:  # type: ignore[no-untyped-def]
     """The problems of the next seeds that give one."""
+    from zaya.envs import registry
+
     if count < 1:
         raise UsageError(f"ask for at least 1 problem: {count}")
     found: list[Problem] = []
-    seed = first_seed
+    seed, why, begun = first_seed, "", time.monotonic()
     while len(found) < count:
-        if seed - first_seed >= 20 + 5 * count:
-            why = f"; the last failure: {pool.last_failure}" if pool.last_failure else ""
-            raise UsageError(f"{env} makes no more problems at difficulty {difficulty}{why}", hint="try a lower one")
-        found += [p for p in pool.sample([(env, s, difficulty) for s in range(seed, seed + count)]) if p is not None]
-        seed += count
+        is_too_long = not found and time.monotonic() - begun >= _PATIENCE_S
+        if is_too_long or seed - first_seed >= 20 + 5 * count:
+            raise UsageError(
+                f"{env} makes no {'more problems' if found else 'problem'} at difficulty {difficulty}{why}",
+                hint="try a lower one" if difficulty > registry.get(env).about.lowest else None,
+            )
+        size = count if found else 1
+        found += [p for p in pool.sample([(env, s, difficulty) for s in range(seed, seed + size)]) if p is not None]
+        why = f"; the last failure: {one_line(pool.last_failure)}" if pool.last_failure else why
+        seed += size
     return found[:count]
 
 
@@ -205,7 +228,9 @@ def _play(args: argparse.Namespace) -> int:
 
 
 def _answer_lines() -> Iterator[str]:
-    """What is typed, up to an empty line; nothing at the end of the input."""
+    """What is typed, up to an empty line; nothing at the end of the input, or where it is closed."""
+    if sys.stdin is None:
+        return
     begun = False
     while True:
         try:
@@ -233,7 +258,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.write and not Path("docs/reference").is_dir():
         raise UsageError("--write keeps what is found in the source of zaya", hint="run it at the top of a clone")
     audits: list[Audit] = []
-    with Progress(len(chosen), "checking", unit=" environments") as progress:
+    with Progress(len(chosen), "checking", unit="environments") as progress:
         for found in _audits(chosen, AuditConfig(items=args.items), args.workers, may_skip=args.all):
             audits.append(found)
             progress.update()
@@ -277,40 +302,38 @@ def _chosen(args: argparse.Namespace) -> list[str]:
 def _audits(names: Sequence[str], config: AuditConfig, workers: int, *, may_skip: bool) -> Iterator[Audit]:
     """As they end; without those that cannot be had, where some may be missing.
 
-    Each thread has two pools of one process; what was imported once is there for the next.
+    Each thread has two pools of one process; what was imported once is there for the next. Nobody waits for threads:
+    Ctrl-C ends the program, and with it their processes.
     """
-    from queue import SimpleQueue
-
     from zaya.envs.audit import audit
     from zaya.envs.pool import TaskPool
 
-    pools: SimpleQueue[tuple[TaskPool, TaskPool]] = SimpleQueue()
-    made = [(TaskPool(), TaskPool()) for _ in range(min(workers, len(names)))]
-    for pair in made:
-        pools.put(pair)
+    waiting = deque(names)
+    ended: SimpleQueue[Audit | Exception] = SimpleQueue()
 
-    def one(name: str) -> Audit | None:
-        pair = pools.get()
-        try:
-            return audit(name, *pair, config)
-        except UsageError as error:
-            if not may_skip:
-                raise
-            note(f"not checked: {error.message}")
-            return None
-        finally:
-            pools.put(pair)
+    def work() -> None:
+        with TaskPool() as pool, TaskPool() as other, suppress(IndexError):
+            while True:
+                name = waiting.popleft()
+                try:
+                    found: Audit | Exception = audit(name, pool, other, config)
+                except Exception as error:  # raised where somebody sees it
+                    found = error
+                ended.put(found)
 
-    with ThreadPoolExecutor(len(made)) as threads:
-        try:
-            for future in as_completed([threads.submit(one, name) for name in names]):
-                if (found := future.result()) is not None:
-                    yield found
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            for pair in made:
-                for pool in pair:
-                    pool.close()
+    for _ in range(min(workers, len(names))):
+        threading.Thread(target=work, name="zaya-audit", daemon=True).start()
+    try:
+        for _ in names:
+            found = ended.get()
+            if isinstance(found, UsageError) and may_skip:
+                note(f"not checked: {found.message}")
+            elif isinstance(found, Exception):
+                raise found
+            else:
+                yield found
+    finally:
+        waiting.clear()
 
 
 def _say_audit(found: Audit) -> None:

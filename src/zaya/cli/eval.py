@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         from zaya.eval.presets import listing, sampling_listing
 
         width = columns(sys.stdout)
-        print(f"{table(listing(), width, drop=('what',))}\n\n{table(sampling_listing(), width)}")
+        print(table(listing(), width, drop=("what",), words=("what", "kind", "sampling")))
+        print(f"\n{table(sampling_listing(), width)}")
         return 0
     if args.config is None:
         words = [word for word in args.overrides if "=" not in word]

@@ -265,6 +265,8 @@ def told(number: int, round: Round, width: int) -> str:
     if round.lost:
         parts.append("lost " + ", ".join(f"{one_line(why)} x{number}" for why, number in round.lost.items()))
     answers = tally([candidate.answer for candidate in round.candidates])
+    if not answers:
+        return clipped("  ".join(parts), width)
     spent = f"{round.generated_tokens:,} tokens"
     line = "  ".join([*parts, f"answers {', '.join(answers)}", spent])
     if cells(line) <= width:

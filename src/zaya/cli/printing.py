@@ -112,8 +112,14 @@ def say_commands(commands: Mapping[str, str], width: int | None = None) -> None:
             print(wrapped(purpose, width, "    "))
 
 
-def table(cells: Sequence[Sequence[str]], width: int, drop: Sequence[str] = ()) -> str:
-    """Head and rows, aligned, in lines of at most so many characters.
+def counted(number: int, name: str) -> str:
+    """Such as `1 prompt`, `2,000 prompts`."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
+def table(cells: Sequence[Sequence[str]], width: int, drop: Sequence[str] = (), words: Sequence[str] = ()) -> str:
+    """Head and rows, aligned, in lines of at most so many characters: the first column and those of `words` to the
+    left, numbers to the right.
 
     What has no value in any row is left out. Where the rest does not fit, columns go in the order of `drop`, named by
     their heads, and then the names in the first are shortened.
@@ -126,9 +132,9 @@ def table(cells: Sequence[Sequence[str]], width: int, drop: Sequence[str] = ()) 
     first, *others = kept
     room = max(4, max(map(len, first)) - max(0, _width(kept) - width))
     first = [cell if len(cell) <= room else f"{cell[: room - 1]}…" for cell in first]
-    widths = [max(map(len, column)) for column in others]
+    looks = [f"{'<' if column[0] in words else '>'}{max(map(len, column))}" for column in others]
     return "\n".join(
-        _GAP.join([f"{name:{room}}", *(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True))]).rstrip()
+        _GAP.join([f"{name:{room}}", *map(format, row, looks)]).rstrip()
         for name, *row in zip(first, *others, strict=True)
     )
 

@@ -29,6 +29,7 @@ _SETTINGS = {
 OPTIONS = {
     **{name: f"--{name.replace('_', '-')}" for name in _SETTINGS}, "max_concurrency": "--concurrency",
     "deadline_s": "--deadline", "retries": "--retries", "seed": "--seed", "selection": "--selection",
+    "api_key": "--api-key-env", "base_url": "--url",
 }  # fmt: skip
 """Settings, of the rollouts and of the run, and the options that give them."""
 

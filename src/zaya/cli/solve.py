@@ -31,7 +31,7 @@ from zaya.cli.asking import (
 from zaya.cli.printing import note, notice, write
 from zaya.cli.rounds import OPTIONS, add_rounds, configured, in_options, naming_options
 from zaya.cli.screen import clipped, one_line
-from zaya.errors import ConfigError, UsageError, did_you_mean
+from zaya.errors import CompletionError, ConfigError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from zaya.engine.types import Completer
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         asked = _open(args, stack)
         started = time.perf_counter()
-        with _naming_trace(args.trace), _watching(args, config, before) as watch, naming_options(has_prose=True):
+        with _naming_trace(args.trace), _watching(args, config, before, asked) as watch, naming_options(has_prose=True):
             solution = solve(
                 asked.question, asked.completer, asked.tokenizer, config=config, seed=args.seed,
                 selection=args.selection, deadline_s=args.deadline, max_concurrency=args.concurrency,
@@ -195,13 +195,25 @@ def _open(args: argparse.Namespace, stack: ExitStack) -> _Asked:
 
 
 @contextmanager
-def _watching(args: argparse.Namespace, config: RsaConfig, before: list[Event]) -> Iterator[Any]:
+def _watching(
+    args: argparse.Namespace, config: RsaConfig, before: list[Event], asked: _Asked | None = None
+) -> Iterator[Any]:
     from zaya.cli.watching import Watch
+
+    def trouble() -> CompletionError | None:
+        return None if asked is None else getattr(asked.completer, "last_error", None)  # of a server
 
     deadline_s = None if args.replay is not None else args.deadline
     speed = 1.0 if args.speed is None else args.speed
-    with Watch(config, before=before, deadline_s=deadline_s, terminal_only=args.json, speed=speed) as watch:
-        yield watch
+    with Watch(
+        config, before=before, deadline_s=deadline_s, terminal_only=args.json, speed=speed, trouble=trouble
+    ) as watch:
+        try:
+            yield watch
+        except CompletionError as error:
+            if error.kind == "deadline" and (last := trouble()) is not None:
+                error.hint = f"the server's last trouble: {last.message}"
+            raise
 
 
 def _print(
@@ -253,6 +265,13 @@ def _kept(args: argparse.Namespace, config: RsaConfig) -> list[Event]:
     if not path.exists() or b"\n" not in path.read_bytes():
         return []
     header, events = replay(path)
+    question = as_asked(args.model if args.url is None else args.url, args.question)
+    if header["question"] != [{"role": "user", "content": question}]:
+        there_asked = one_line(str(header["question"][-1:] and header["question"][-1].get("content")))
+        raise UsageError(
+            f"{path} is of another question: {clipped(there_asked, _MOST_OF_QUESTION)}",
+            hint="give the same command to go on, or name another file",
+        )
     there = {"seed": header["seed"], "selection": header["selection"], **header["settings"]}
     here = {"seed": args.seed, "selection": args.selection, **asdict(config)}
     for name, value in here.items():

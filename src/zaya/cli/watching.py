@@ -16,12 +16,15 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from zaya.cli.population import View, told
-from zaya.cli.screen import Screen
+from zaya.cli.screen import Screen, one_line
+from zaya.errors import CompletionError
 from zaya.ttc.config import RsaConfig
 from zaya.ttc.types import Event
 
 _TERMINAL_INTERVAL_S = 0.1
 _LOG_INTERVAL_S = 30.0
+_LISTENING_INTERVAL_S = 1.0
+"""Between two looks at what goes wrong, where nothing is drawn."""
 
 
 class Watch:
@@ -35,16 +38,20 @@ class Watch:
         deadline_s: float | None = None,
         terminal_only: bool = False,
         speed: float = 1.0,
+        trouble: Callable[[], CompletionError | None] = lambda: None,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`before`: what had happened when the run was interrupted, shown with the first event. `terminal_only`:
-        elsewhere nothing is said. `speed`: seconds of the events in one of the clock."""
+        elsewhere nothing is said. `speed`: seconds of the events in one of the clock. `trouble`: what went wrong last
+        and is tried again; said once of each kind."""
         shown_on = stream or sys.stderr
         self.screen = Screen(shown_on)
         self._view = View(config, has_blocks=_can_show(shown_on, "█░"))
         self._before = list(before)
         self._deadline_s = deadline_s
+        self._trouble = trouble
+        self._said: set[str] = set()
         self._is_quiet = terminal_only and not self.screen.in_place
         self._clock, self._speed = clock, speed
         self._at, self._seen = 0.0, clock()
@@ -78,9 +85,20 @@ class Watch:
             self.say(told(event.round, event.summary, self.screen.size[0]))
 
     def _keep_drawing(self) -> None:
-        while not self._over.wait(_TERMINAL_INTERVAL_S if self.screen.in_place else _LOG_INTERVAL_S):
+        interval_s = _TERMINAL_INTERVAL_S if self.screen.in_place else _LISTENING_INTERVAL_S
+        shown = self._clock()
+        while not self._over.wait(interval_s):
             with self._lock:
-                self._draw()
+                self._say_trouble()
+                if self.screen.in_place or self._clock() - shown >= _LOG_INTERVAL_S:
+                    shown = self._clock()
+                    self._draw()
+
+    def _say_trouble(self) -> None:
+        error = self._trouble()
+        if error is not None and error.kind not in self._said:
+            self._said.add(error.kind)
+            self.say(f"warning: {one_line(error.message)}; trying again")
 
     def _draw(self) -> None:
         now = self._at + (self._clock() - self._seen) * self._speed

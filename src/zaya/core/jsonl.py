@@ -17,8 +17,12 @@ def json_objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield number, _object(f"{file}:{number}", line)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}", hint="text must be UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file} cannot be read: {error.reason} at byte {error.start:,}", hint="text must be UTF-8"
+        ) from error
 
 
 def _object(where: str, line: str) -> dict[str, Any]:

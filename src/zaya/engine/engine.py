@@ -13,13 +13,14 @@ itself; for what was submitted a thread does, as long as there is something to d
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 from torch import Tensor
@@ -51,6 +52,16 @@ MEMORY_SHARE = 0.5
 PAGES_PER_BLOCK = 8
 """The prefix cache keeps a state after as many pages: 256 tokens with the default page. A state of ZAYA1-8B is as large
 as the keys and values of ten tokens, so that adds 4%."""
+
+_AT_WORK: WeakSet[Engine] = WeakSet()
+"""Engines that have a thread."""
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that is in the middle of a kernel when Python goes away takes the whole process down."""
+    for engine in [*_AT_WORK]:
+        engine.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +262,7 @@ class Engine:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="zaya-engine", daemon=True)
                 self._thread.start()
+                _AT_WORK.add(self)
         return generations[0].handle
 
     def score(self, ids: Sequence[int], top_logprobs: int = 0) -> Scores:

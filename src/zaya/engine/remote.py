@@ -2,7 +2,7 @@
 
     completer = RemoteCompleter("http://localhost:8000/v1", "zaya1-8b", tokenizer=tokenizer)
     completer.complete([Request(messages=..., n=4)])
-    zaya.solve("...", completer, tokenizer)
+    zaya.solve("...", completer)
 
 1. Each completion is a request of its own, streamed: so one that fails is alone in it, and one that is cancelled closes
    its connection. Completion 0 has the seed of the request, the others seeds derived from it.
@@ -128,6 +128,11 @@ class RemoteCompleter:
     def errors(self) -> Counter[str]:
         """How often something went wrong, by kind, also where the next try went well."""
         return self._transport.errors
+
+    @property
+    def last_error(self) -> ServerError | None:
+        """What went wrong last, also where the next try went well."""
+        return self._transport.last_error
 
     def submit(self, request: Request) -> RequestHandle:
         """Start on a request. May be called from anywhere. `failures` of the handle has what went wrong with single

@@ -120,6 +120,8 @@ class Transport:
         self._client: httpx2.AsyncClient | None = None
         self.errors: Counter[str] = Counter()
         """How often something went wrong, by kind; most of it went well the next time."""
+        self.last_error: ServerError | None = None
+        """The last of it."""
 
     async def persist(self, attempt: Callable[[], Awaitable[T]], again: Callable[[], bool] = lambda: True) -> T:
         """What `attempt` returns, once it does. It raises ServerError for what may work the next time; where `again`
@@ -140,6 +142,7 @@ class Transport:
                 except ServerError as error:
                     failure = error
                 self.errors[failure.kind] += 1
+                self.last_error = failure
                 wait_s = min(self._backoff_s * 2**tries, _LONGEST_WAIT_S) * random.uniform(0.5, 1)
                 wait_s = max(wait_s, failure.wait_s or 0)
                 tries += 1

@@ -36,6 +36,9 @@ FAMILIES: dict[str, str] = {
 }
 """Prefix -> module."""
 
+_PARTS = ("name", "version", "about", "sample", "score", "reference")
+"""What an `Environment` has."""
+
 
 @cache
 def names() -> tuple[str, ...]:
@@ -52,10 +55,7 @@ def get(name: str) -> Environment:
             return cast(Environment, import_module(module).environment(name))
     if ":" in name:
         return _from_module(name)
-    raise UsageError(
-        f"there is no environment {name!r}",
-        hint=f"{nearest(name)}; `zaya env list` has them all, and package.module:NAME is one of your own",
-    )
+    raise UsageError(f"there is no environment {name!r}", hint=nearest(name))
 
 
 def nearest(name: str) -> str:
@@ -64,16 +64,32 @@ def nearest(name: str) -> str:
     if name.lower() in short:  # without its prefix
         return f"did you mean {short[name.lower()]}?"
     hint = did_you_mean(name, names())
-    return hint if hint.startswith("did you mean") else f"there are {len(names())}"
+    if hint.startswith("did you mean"):
+        return hint
+    return f"there are {len(names())}: `zaya env list` has them all, and package.module:NAME is one of your own"
 
 
 def _from_module(name: str) -> Environment:
     module, _, attribute = name.partition(":")
     try:
         environment = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except AttributeError as error:
         raise UsageError(f"environment {name!r} cannot be imported: {error}") from error
-    if getattr(environment, "name", None) != name:
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"environment {name!r} cannot be imported: {error}",
+            hint="modules are looked for where Python looks: PYTHONPATH=. in front of the command adds this directory",
+        ) from error
+    except Exception as error:  # whatever the module does
+        raise UsageError(
+            f"environment {name!r} cannot be imported: {type(error).__name__}: {error}",
+            hint=f"python -c 'import {module}' shows where",
+        ) from error
+    if missing := [part for part in _PARTS if not hasattr(environment, part)]:
+        raise UsageError(
+            f"{name} is no environment: it has no {', '.join(missing)}", hint="zaya.envs.base.Environment has the list"
+        )
+    if environment.name != name:
         # its problems carry its name, and are scored by what is found under it
-        raise UsageError(f"{name} is not an environment of that name", hint=f"set its attribute name to {name!r}")
+        raise UsageError(f"{name} calls itself {environment.name!r}", hint=f"set its attribute name to {name!r}")
     return environment

@@ -60,7 +60,7 @@ class SuiteConfig:
     ttc: dict[str, TtcConfig] = field(default_factory=dict)
     """Forms of Markovian RSA, by name, each of a system beside its single samples."""
     max_batch: int = 256
-    """Sequences that are sampled at once."""
+    """Sequences that are sampled at once. Records are written of twice as many."""
     workers: int = 1
     """Processes that make and score problems."""
 
@@ -175,7 +175,7 @@ def rounds_of(
         return evaluate_rsa(
             system.completer, system.tokenizer, task.problems, config=ttc.config, runs=ttc.runs, pool=pool,
             seed=config.seed, out=_out(directory, name, task.name, form), labels={**_labels(name, task), "ttc": form},
-            chunk=64, on_progress=bar.reach,
+            chunk=max(1, 2 * config.max_batch // ttc.config.population), on_progress=bar.reach,
         )  # fmt: skip
 
 

@@ -155,7 +155,8 @@ class RewardModel:
             scale = json.loads((directory / _SCALE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{directory} is no reward model: {error}", hint="name model/ of a run of zaya reward train"
+                f"{directory} is no reward model: {getattr(error, 'strerror', None) or error}: {_SCALE}",
+                hint="name model/ of a run of zaya reward train",
             ) from error
         tokenizer = load_tokenizer(directory)
         if tokenizer is None:

@@ -60,11 +60,13 @@ class AggregateConfig:
                 raise ConfigError(
                     f"compaction {choice!r} does not exist", hint=did_you_mean(choice, get_args(Compaction))
                 )
-        if not self.compaction or not 0 <= self.cut <= 1 or self.per_problem < 1 or self.max_prompt < 1:
-            raise ConfigError(
-                "compaction must not be empty, cut is a probability, per_problem and max_prompt are at least 1: "
-                f"{list(self.compaction)}, {self.cut}, {self.per_problem}, {self.max_prompt}"
-            )
+        if not self.compaction:
+            raise ConfigError("compaction must not be empty")
+        if not 0 <= self.cut <= 1:
+            raise ConfigError(f"cut is a probability, from 0 to 1: {self.cut}")
+        for name in ("per_problem", "max_prompt"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1: {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class Live:
         self._changed = asyncio.Condition()
         self._asked: dict[Rollout, asyncio.Task[None]] = {}
         self._closed: set[int] = set()
+        self._last_failure = ""
+        """What the last completion that failed said of it."""
         self._start = time.monotonic() - trace.restore(population)
 
     async def run(self, deadline_s: float | None) -> Solution:
@@ -182,9 +184,9 @@ class Live:
             except ZayaError as error:
                 if not isinstance(error, CompletionError):
                     raise
-                why = error.kind
+                why, self._last_failure = error.kind, error.message
             except Exception as error:  # whatever a completer fails with is a rollout that failed
-                why = type(error).__name__
+                why, self._last_failure = type(error).__name__, f"{type(error).__name__}: {error}"
             if attempt < self.retries:
                 self._tell(kind="retry", at=self._now(), round=rollout.round, worker=rollout.worker, text=why)
             else:
@@ -243,7 +245,7 @@ class Live:
         return CompletionError(
             f"every rollout of round {round} failed, after {round} of {self.config.rounds + 1} rounds: {kinds}",
             kind="dead round",
-            hint="see whether the model or server answers",
+            hint=f"the last one: {self._last_failure}" if self._last_failure else "ask again for what was lost",
         )
 
     # ----- the choice
@@ -336,5 +338,5 @@ def check_options(max_concurrency: int | None, retries: int, deadline_s: float |
         raise UsageError(f"max_concurrency must be at least 1: {max_concurrency}")
     if retries < 0:
         raise UsageError(f"retries must not be negative: {retries}")
-    if deadline_s is not None and deadline_s <= 0:
+    if deadline_s is not None and not deadline_s > 0:
         raise UsageError(f"deadline_s must be above 0: {deadline_s}")

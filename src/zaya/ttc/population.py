@@ -73,6 +73,8 @@ class Population:
         and tails are counted by the server's tokens. Raises UsageError for a question that is too long."""
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
         self.messages = normalize_messages(messages)
+        if self.messages and not str(self.messages[-1].get("content", "")).strip():
+            raise UsageError("the question is empty")
         self.config = config
         self.tokenizer = tokenizer
         self.digest = _digest(self.messages)
@@ -278,7 +280,7 @@ class Population:
         config = self.config
         if config.rounds and self.frame > config.max_prompt:
             raise UsageError(
-                f"the question is too long: {self.frame} tokens in a prompt of at most {config.max_prompt}",
+                f"the question is too long: {self.frame:,} tokens in a prompt of at most {config.max_prompt:,}",
                 hint="a prompt that shows attempts has room for fan_in * tail_tokens and 4,096 more",
             )
         if context is None:

@@ -34,7 +34,7 @@ __all__ = ["PRESETS", "Question", "RsaConfig", "asolve", "resolve", "solve", "so
 def solve(
     question: Question,
     completer: Completer,
-    tokenizer: Tokenizer | None,
+    tokenizer: Tokenizer | None = None,
     *,
     preset: str = "rsa_16k_4k",
     config: RsaConfig | None = None,
@@ -50,12 +50,13 @@ def solve(
     deadline_s: float | None = None,
     max_concurrency: int | None = None,
     retries: int = 1,
-    trace: Path | None = None,
+    trace: Path | str | None = None,
     on_event: OnEvent | None = None,
 ) -> Solution:
     """Solve one problem. `config` takes the place of `preset`; population, fan_in and rounds override either.
 
-    tokenizer: that of the model; a server that counts its tokens can do without.
+    tokenizer: that of the model; none takes the one that the completer has. A server that counts its tokens can do
+        without.
     selection: how the answer is chosen (`ttc.vote.Selection`). equivalent: whether two answers say the same; none
         compares them as mathematics. behaviour, judge: what "behaviour" and "external" ask.
     deadline_s: seconds after which the best there is is returned, `partial`.
@@ -64,9 +65,9 @@ def solve(
     trace: a file that every rollout is written to; what it holds of the same run is not done again.
     on_event: told what happens, as it happens.
 
-    Raises, before anything is asked, UsageError for a question that is too long or a setting that does not exist and
-    ConfigError for numbers that do not go together; CompletionError where a whole round failed, or nothing had ended by
-    the deadline. Ctrl-C ends what is under way. In an event loop, await `asolve`.
+    Raises, before anything is asked, UsageError for a question that is empty or too long and for a setting that does
+    not exist, ConfigError for numbers that do not go together; CompletionError where a whole round failed, or nothing
+    had ended by the deadline. Ctrl-C ends what is under way. In an event loop, await `asolve`.
     """
 
     def work() -> Solution:
@@ -85,7 +86,7 @@ def solve(
 async def asolve(
     question: Question,
     completer: Completer,
-    tokenizer: Tokenizer | None,
+    tokenizer: Tokenizer | None = None,
     *,
     preset: str = "rsa_16k_4k",
     config: RsaConfig | None = None,
@@ -101,19 +102,20 @@ async def asolve(
     deadline_s: float | None = None,
     max_concurrency: int | None = None,
     retries: int = 1,
-    trace: Path | None = None,
+    trace: Path | str | None = None,
     on_event: OnEvent | None = None,
 ) -> Solution:
     """`solve` in an event loop. Being cancelled ends what is under way."""
     config = resolve(preset, config, population=population, fan_in=fan_in, rounds=rounds)
     check_selection(selection, config.workers(config.rounds), behaviour, judge)
     check_options(max_concurrency, retries, deadline_s)
+    tokenizer = tokenizer or getattr(completer, "tokenizer", None)
     people = await asyncio.to_thread(Population, question, seed, config, tokenizer, completer.context)
     choosing = Choosing(
         selection=selection, extract=extract, equivalent=equivalent or _as_mathematics(), behaviour=behaviour,
         judge=judge,
     )  # fmt: skip
-    with Trace(trace, people, seed, selection) as record:
+    with Trace(None if trace is None else Path(trace), people, seed, selection) as record:
         live = Live(
             people, completer, choosing, record, max_concurrency=max_concurrency, retries=retries, on_event=on_event
         )

@@ -148,7 +148,10 @@ def check_place(out: Path, key: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found != key:
-        raise UsageError(f"{out} holds something else", hint="name another file, or move this one away")
+        raise UsageError(
+            f"{out} holds something else, or was made of other rollouts or with other settings",
+            hint="name another file, or move this one away",
+        )
 
 
 def _record(name: str, completion: Completion) -> dict[str, Any]:

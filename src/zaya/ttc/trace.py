@@ -37,6 +37,7 @@ class Trace:
             "tokenizer": None if population.tokenizer is None else population.tokenizer.digest,
             "settings": asdict(population.config),
         }
+        self._path = path
         self._file = RecordFile(path, json.loads(json.dumps(about)))
 
     def restore(self, population: Population) -> float:
@@ -50,10 +51,7 @@ class Trace:
                 rollout = population.rounds[row["round"]][row["candidate"]["worker"]]
                 _restore(population, rollout, row)
             except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise UsageError(
-                    f"line {place} of the trace is damaged: {type(error).__name__} {error}",
-                    hint="remove the line, and what it recorded is done again",
-                ) from error
+                raise _damaged(self._path, place, error) from error
         return latest
 
     def ended(self, rollout: Rollout, candidate: Candidate) -> None:
@@ -128,11 +126,13 @@ def replay(path: Path) -> tuple[dict[str, Any], list[Event]]:
     rounds: dict[int, list[Mapping[str, Any]]] = {}
     last = header["settings"]["rounds"]
     try:
-        for row in rows:
-            if row["kind"] == "choice":
-                continue
-            rounds.setdefault(row["round"], []).append(row)
-            events += _of_rollout(row)
+        for place, row in enumerate(rows, 2):
+            try:
+                if row["kind"] != "choice":
+                    rounds.setdefault(row["round"], []).append(row)
+                    events += _of_rollout(row)
+            except (KeyError, TypeError, ValueError) as error:
+                raise _damaged(path, place, error) from error
         records = {number: _round(of) for number, of in sorted(rounds.items())}
         for number, of in rounds.items():
             if number <= last and len({_worker(row) for row in of}) == _workers(header["settings"], number):
@@ -220,14 +220,27 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     whole = [line for line in lines if line.endswith(b"\n")]  # a line that was cut by a kill is none
     try:
-        header, *rows = map(json.loads, whole)
-        is_trace = header["records"] == FORMAT and all(isinstance(row, dict) for row in rows)
-    except (ValueError, KeyError, TypeError) as error:
+        header = json.loads(whole[0])
+        is_trace = header["records"] == FORMAT
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise _foreign(path) from error
     if not is_trace:
         raise _foreign(path)
+    rows = []
+    for place, line in enumerate(whole[1:], 2):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise _damaged(path, place, error) from error
     return header, rows
 
 
 def _foreign(path: Path) -> UsageError:
     return UsageError(f"{path} is not a trace", hint="zaya solve --trace FILE writes one")
+
+
+def _damaged(path: Path | None, place: int, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path}:{place} is damaged: {type(error).__name__} {error}",
+        hint="remove the line, and what it recorded is done again",
+    )

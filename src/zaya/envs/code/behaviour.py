@@ -1,7 +1,7 @@
 """What a program does, as something to vote with: its outputs for the example inputs that everybody can see.
 
     behaviour = Behaviour.of(problem)
-    zaya.solve(problem.prompt, completer, tokenizer, selection="behaviour", behaviour=behaviour)
+    zaya.solve(problem.prompt, completer, selection="behaviour", behaviour=behaviour)
 
 Programs of equal outputs are one, however they are written (spec markovian-rsa 8.2). Nothing is used but the prompt: no
 test, no reference. Programs run in the sandbox, each text once, and all of them together for a bounded time. Not
