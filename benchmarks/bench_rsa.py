@@ -38,7 +38,7 @@ from zaya.model.config import preset
 from zaya.model.embedded import embedded_directory
 from zaya.model.layouts import load
 from zaya.model.transformer import ZayaModel
-from zaya.text import Tokenizer, byte_tokenizer
+from zaya.text import Tokenizer, byte_tokenizer, tags
 from zaya.ttc.config import PRESETS, RsaConfig
 from zaya.ttc.rsa import solve_many
 from zaya.ttc.types import Solution
@@ -66,9 +66,13 @@ def endless(model: ZayaModel, tokenizer: Tokenizer, **options: Any) -> Engine:
 
 
 def letters() -> Tokenizer:
-    """A byte is a token, and only letters are drawn, so that text has as many tokens as were drawn."""
+    """A byte is a token, and only letters are drawn, and what closes thinking, so that text has as many tokens as were
+    drawn."""
     tokenizer = byte_tokenizer()
-    wanted = set(tokenizer.encode_plain("abcdefghijklmnopqrstuvwxyz"))
+    wanted = {
+        *tokenizer.encode_plain("abcdefghijklmnopqrstuvwxyz"),
+        *tokenizer.encode(f"\n{tags.THINK_CLOSE}", bos=False),
+    }
     tokenizer.never_sampled = lambda vocab_size: [id for id in range(vocab_size) if id not in wanted]
     return tokenizer
 
