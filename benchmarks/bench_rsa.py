@@ -38,12 +38,14 @@ from zaya.model.config import preset
 from zaya.model.embedded import embedded_directory
 from zaya.model.layouts import load
 from zaya.model.transformer import ZayaModel
-from zaya.text import Tokenizer, byte_tokenizer, tags
+from zaya.text import Tokenizer, byte_tokenizer
 from zaya.ttc.config import PRESETS, RsaConfig
 from zaya.ttc.rsa import solve_many
 from zaya.ttc.types import Solution
 
 POPULATIONS = (1, 8, 16)
+EXPECTED_TAILS = {"random": 57.7, "index": 51.9, "frequency": 47.6}
+"""Tails that are read of 64, for 16 prompts of 4 out of 16, where each common beginning is read once (spec 6.3)."""
 QUESTION = "What is 58 + 67 - 9 + 24?\nGive the answer in \\boxed{}."
 
 
@@ -66,13 +68,10 @@ def endless(model: ZayaModel, tokenizer: Tokenizer, **options: Any) -> Engine:
 
 
 def letters() -> Tokenizer:
-    """A byte is a token, and only letters are drawn, and what closes thinking, so that text has as many tokens as were
-    drawn."""
+    """A byte is a token, and only letters and line breaks are drawn, so that text has as many tokens as were drawn and
+    thinking does not end."""
     tokenizer = byte_tokenizer()
-    wanted = {
-        *tokenizer.encode_plain("abcdefghijklmnopqrstuvwxyz"),
-        *tokenizer.encode(f"\n{tags.THINK_CLOSE}", bos=False),
-    }
+    wanted = set(tokenizer.encode_plain("abcdefghijklmnopqrstuvwxyz\n"))
     tokenizer.never_sampled = lambda vocab_size: [id for id in range(vocab_size) if id not in wanted]
     return tokenizer
 
@@ -150,7 +149,7 @@ def memory(population: int = 8) -> dict[str, Any]:
     engine = endless(model, tokenizer, max_batch=population, prefix_cache=False, page_size=32)
     config = RsaConfig(
         population=population, fan_in=4, rounds=2, think_budget=1024, tail_tokens=512, final_budget=1280,
-        answer_reserve=128,
+        answer_reserve=1,
     )  # fmt: skip
     sizes = PoolSizes.of(model.config, 32, model.dtype.itemsize, population)
     step, peak = engine._step, [0]
@@ -181,26 +180,24 @@ def prefill(population: int = 16) -> list[dict[str, Any]]:
     rows = []
     for order in ("random", "index", "frequency"):
         model = ZayaModel(preset("micro", vocab_size=512, max_positions=16_384), precision="float32")
-        engine = endless(model, tokenizer, max_batch=population, max_batch_tokens=1024)
+        engine = endless(model, tokenizer, max_batch=population, max_batch_tokens=512)
         config = RsaConfig(
-            population=population, fan_in=4, rounds=2, think_budget=1100, tail_tokens=1024, final_budget=64,
-            answer_reserve=8, order=order,
+            population=population, fan_in=4, rounds=1, think_budget=550, tail_tokens=512, final_budget=64,
+            answer_reserve=1, order=order,
         )  # fmt: skip
         solutions = [run(engine, tokenizer, config, seed)[0] for seed in range(2)]
         first = [solution.rounds[0] for solution in solutions]
         later = [round for solution in solutions for round in solution.rounds[1:]]
-        read = statistics.mean(round.prompt_tokens - round.cached_tokens for round in later)
-        frame = later[0].prompt_tokens // population - config.fan_in * config.tail_tokens
+        prompts = statistics.mean(round.prompt_tokens for round in later)
+        frame = prompts / population - config.fan_in * config.tail_tokens
+        shared = population * config.fan_in - EXPECTED_TAILS[order]
         rows.append(
             {
                 "order": order,
                 "round_0": [first[0].prompt_tokens, first[0].cached_tokens],
-                "later": [
-                    statistics.mean(round.prompt_tokens for round in later),
-                    statistics.mean(round.cached_tokens for round in later),
-                ],
-                "tails_read": (read - frame) / config.tail_tokens,
-                "tails_expected": {"random": 57.7, "index": 51.9, "frequency": 47.6}[order],
+                "later": prompts,
+                "later_saved": statistics.mean(round.cached_tokens for round in later),
+                "later_at_most": (population - 1) * frame + shared * config.tail_tokens,
             }
         )
     return rows
@@ -267,9 +264,8 @@ def main() -> None:
         for row in found["prefill"]:
             prompt, cached = row["round_0"]
             print(
-                f"order {row['order']:9}  round 0: {cached:,} of {prompt:,} prompt tokens were there; later: "
-                f"{row['later'][1]:,.0f} of {row['later'][0]:,.0f}; {row['tails_read']:.1f} tails read, expected "
-                f"{row['tails_expected']}",
+                f"order {row['order']:9}  not read again: round 0 {cached:,} of {prompt:,} prompt tokens; round 1 "
+                f"{row['later_saved']:,.0f} of {row['later']:,.0f}, where {row['later_at_most']:,.0f} are in common",
                 flush=True,
             )
     if args.sweep is not None:
