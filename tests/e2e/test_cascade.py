@@ -206,7 +206,7 @@ def test_manifest_and_card(made: Made, tmp_path: Path) -> None:
     for row in made.result.stages:
         assert f"| {row.name} |" in card
     assert [row.name for row in made.result.stages] == ["pretrain", "midtrain", "sft", "rl"]
-    assert "| Markovian RSA, 1 round |" in card
+    assert "| Markovian RSA micro, 1 round |" in card
     assert all(digest in card for digest in about["data"].values())
     assert "None" not in card
 
