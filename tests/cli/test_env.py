@@ -147,7 +147,12 @@ def test_a_level_that_takes_too_long(capsys: pytest.CaptureFixture[str], monkeyp
 
 
 def test_ctrl_c_ends_a_check() -> None:
-    command = [sys.executable, "-u", "-m", "zaya", "env", "check", "arithmetic", *["rlve/Sorting"] * 18]
+    # SIGINT is ignored where the tests run in the background of a shell, and children inherit that
+    run = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from zaya.cli import main; raise SystemExit(main())"
+    )
+    command = [sys.executable, "-u", "-c", run, "env", "check", "arithmetic", *["rlve/Sorting"] * 18]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()  # the first has been checked, and the others are under way

@@ -520,7 +520,8 @@ def test_a_keeper_that_died_is_no_result() -> None:
         def kill() -> None:
             wait_until(lambda: len(descendants() - before) == 2)
             started.extend(map(psutil.Process, descendants() - before))
-            min(started, key=lambda process: process.create_time()).kill()
+            parents = {process.ppid() for process in started}
+            next(process for process in started if process.pid in parents).kill()
 
         thread = threading.Thread(target=kill)
         thread.start()

@@ -301,7 +301,7 @@ def test_prompts_have_a_bound() -> None:
 def test_no_preset_exceeds_its_bound(name: str) -> None:
     """With the longest question that is allowed, and rollouts as long as they may be."""
     config = replace(PRESETS[name], rounds=1, population=PRESETS[name].fan_in, final_workers=1)
-    frame = Population("", 0, config, TOKENIZER).frame
+    frame = Population("q", 0, config, TOKENIZER).frame - 1
     question = "q" * (config.max_prompt - config.fan_in * config.carried - frame)
     completer = spy(lambda prompt, seed, index: "x" * (config.carried + 5))
     solve(question, completer, TOKENIZER, config=config)
