@@ -62,9 +62,7 @@ class Plan:
 def planned(served: Served, body: ChatBody) -> Plan:
     """Raises ApiError for what does not go together, or is too long, before anything is drawn."""
     _refuse(body)
-    preset, config, run = (
-        _in_words_of_the_proxy(body) if body.proxy_fields else _in_our_words(body, served.rsa_preset)
-    )
+    preset, config, run = _in_words_of_the_proxy(body) if body.proxy_fields else _in_our_words(body, served.rsa_preset)
     config, warnings = _cut(config, served.limits)
     messages = [in_our_roles(message) for message in body.messages]
     aggregation_messages(messages, [""])  # what is no question is told as such
