@@ -12,7 +12,8 @@
    the best there is, and a 504 where there is nothing.
 7. A client that goes, and a server that stops, end every rollout; places at the gate are free again.
 8. Rollouts come behind ordinary requests, and never have all places.
-9. `finish_reason` is "length" only where the chosen candidate was cut.
+9. A structure holds for the last round and for what weighs it; what cannot be held is refused before anything is drawn.
+10. `finish_reason` is "length" only where the chosen candidate was cut.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import pytest
 
 from tests.serve.fakes import TOKENIZER, Running, Typist, eventually, running
 from zaya.engine.engine import Engine
+from zaya.engine.types import Structure
 from zaya.model.config import preset
 from zaya.model.transformer import ZayaModel
 from zaya.text import byte_tokenizer
@@ -287,11 +289,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"rsa": {"selection": "single", "final_workers": 2}}, "rsa.selection", "one final rollout"),
     ({"rsa": True, "n": 2}, "n", "does not go with rsa"),
     ({"rsa": True, "tools": [TOOL]}, "tools", "a request of its own"),
-    ({"rsa": True, "response_format": {"type": "json_object"}}, "response_format", "a request of its own"),
-    ({"rsa": True, "guided_regex": "a"}, "guided_regex", "does not go with rsa"),
+    ({"rsa": True, "guided_regex": "a", "guided_choice": ["b"]}, "guided_regex, guided_choice", "one structure"),
     ({"rsa": True, "logprobs": True}, "logprobs", "does not go with rsa"),
     ({"rsa": True, "stop": "x"}, "stop", "does not go with rsa"),
     ({"rsa": True, "reasoning_effort": "low"}, "reasoning_effort", "rsa.think_budget"),
+    ({"rsa": True, "thinking_token_budget": 0}, "thinking_token_budget", "rsa.think_budget"),
+    ({"rsa": True, "tool_choice": "required"}, "tool_choice", "a request of its own"),
     ({"rsa": True, "repetition_penalty": 1.1}, "repetition_penalty", "does not go with rsa"),
     ({"rsa": True, "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs", "every rollout thinks"),
     ({"rsa": True, "rsa_t": 2}, "rsa_t", "in two ways"),
@@ -547,6 +550,46 @@ def test_others_are_not_starved() -> None:
 
 
 # ----- 9
+
+
+def test_a_structure_is_for_the_end() -> None:
+    typist = Typist(lambda prompt, seed, index: "a\n</think>\n\n{}")
+    with running(typist) as server:
+        asked = {**body(final_workers=3), "response_format": {"type": "json_object"}}
+        status, answer, _ = server.send(CHAT, asked)
+    assert (status, answer["choices"][0]["message"]["content"]) == (200, "{}")
+    assert (answer["rsa"]["selection"], answer["rsa"]["closing"]["requests"]) == ("aggregate", 1)
+    structure = Structure(kind="json", value={})
+    first, *others = typist.requests
+    assert (first.params.structure, first.params.max_tokens) == (structure, 1)
+    held = [request.params for request in others if request.params.structure is not None]
+    assert (len(others), [params.structure for params in held]) == (12, [structure] * 4)
+    assert {params.max_tokens for params in held} == {80}
+
+
+def test_a_structure_that_an_earlier_round_lacks() -> None:
+    with running(Slow(script, hold_after=-1)) as server:
+        status, answer, _ = server.send(CHAT, {**body(deadline_s=0.5), "guided_regex": "[0-9]"})
+    assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_engine_holds_a_structure(stream: bool) -> None:
+    model = ZayaModel(preset("micro", vocab_size=280, max_positions=4096), precision="float32", seed=3)
+    with (
+        Engine(model, byte_tokenizer(), max_batch=8, pages=4000) as engine,
+        running(engine, byte_tokenizer()) as server,
+    ):
+        status, answer, _ = server.send(CHAT, {**body(), "guided_choice": ["yes", "no"]})
+        assert status == 200, answer
+        assert answer["choices"][0]["message"]["content"] in ("yes", "no")
+        drawn = engine.stats.passes
+        status, answer, _ = server.send(CHAT, {**body(), "guided_regex": "(?=a)b", "stream": stream})
+        assert (status, answer["error"]["code"]) == (400, "invalid_value"), answer
+        assert engine.stats.passes == drawn
+
+
+# ----- 10
 
 
 def test_length_only_where_the_chosen_was_cut() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from zaya.engine.types import Structure
 from zaya.errors import ConfigError, UsageError
 from zaya.serve.errors import ApiError
 from zaya.serve.limits import Limits
@@ -27,11 +28,11 @@ from zaya.ttc.vote import Selection, check_selection
 
 _SETTINGS = frozenset(field.name for field in fields(RsaConfig))
 _OF_CHATS = (
-    "tools", "response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "logprobs",
-    "top_logprobs", "return_token_ids", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "logit_bias",
-    "presence_penalty", "frequency_penalty", "thinking_token_budget", "reasoning_effort", "continue_final_message",
+    "tools", "logprobs", "top_logprobs", "return_token_ids", "stop", "stop_token_ids", "min_tokens", "ignore_eos",
+    "logit_bias", "presence_penalty", "frequency_penalty", "thinking_token_budget", "reasoning_effort",
+    "continue_final_message",
 )  # fmt: skip
-"""Fields that mean nothing to many rollouts, or that would have to be held in the last of them alone."""
+"""Fields that mean nothing to many rollouts, or to all but the last."""
 _NOT_OF_THE_PROXY = ("rsa_summarize", "summarize", "summary_prompt", "use_pacore", "return_aggregation_prompt")
 """What the proxy can and this server cannot. PaCoRe's way of handing on is `rsa.compaction` "hybrid"."""
 _PART_OF_DEADLINE = 0.95
@@ -51,6 +52,8 @@ class Plan:
     config: RsaConfig
     selection: Selection
     seed: int
+    structure: Structure | None
+    """Of the answer."""
     max_concurrency: int
     deadline_s: float
     retries: int
@@ -85,6 +88,7 @@ def planned(served: Served, body: ChatBody) -> Plan:
         config=config,
         selection=selection,
         seed=seed,
+        structure=body.structure(),
         max_concurrency=min(run.max_concurrency or config.population, config.population),
         deadline_s=longest if run.deadline_s is None else min(run.deadline_s, longest),
         retries=1 if run.retries is None else run.retries,
@@ -99,9 +103,10 @@ def _refuse(body: ChatBody) -> None:
         raise _not_with_rsa("n", "one answer comes back; rsa.return_candidates has the others")
     for name in _OF_CHATS:
         value = getattr(body, name)
-        is_text = name == "response_format" and value is not None and value.type == "text"
-        if value and not is_text:
+        if value or (name == "thinking_token_budget" and value == 0):  # none at all is a budget as well
             raise _not_with_rsa(name, _INSTEAD.get(name, "leave it out"))
+    if body.tool_choice not in (None, "none", "auto"):
+        raise _not_with_rsa("tool_choice", _INSTEAD["tools"])
     if body.repetition_penalty not in (None, 1):
         raise _not_with_rsa("repetition_penalty", "leave it out")
     template = body.chat_template_kwargs
@@ -112,15 +117,10 @@ def _refuse(body: ChatBody) -> None:
 
 
 _INSTEAD = {
-    "tools": "rollouts answer in free text; ask for the call in a request of its own",
-    **dict.fromkeys(
-        ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice"),
-        "rollouts answer in free text; ask for the form in a request of its own",
-    ),
-    **dict.fromkeys(
-        ("thinking_token_budget", "reasoning_effort"), "rsa.think_budget says how long a rollout thinks"
-    ),
-}  # fmt: skip
+    "tools": "rollouts call nothing; ask for the call in a request of its own",
+    "thinking_token_budget": "rsa.think_budget says how long a rollout thinks",
+    "reasoning_effort": "rsa.think_budget says how long a rollout thinks",
+}
 
 
 def _not_with_rsa(name: str, instead: str) -> ApiError:

@@ -18,7 +18,15 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from zaya.engine.types import Completion, Delta, Handle, OnProgress, Request
+from zaya.engine.types import (
+    Completion,
+    Delta,
+    Handle,
+    OnProgress,
+    Request,
+    SamplingParams,
+    Structure,
+)
 from zaya.errors import CompletionError
 from zaya.serve.errors import ApiError
 from zaya.serve.http import EventStream, json_response, unless_gone
@@ -27,6 +35,7 @@ from zaya.serve.planning import Plan
 from zaya.serve.served import Served
 from zaya.serve.telling import chat_head
 from zaya.serve.turn import Piece, Turn, message
+from zaya.text import render
 from zaya.ttc.live import OnEvent
 from zaya.ttc.report import as_mapping, round_mapping
 from zaya.ttc.rsa import asolve
@@ -47,6 +56,8 @@ async def think_together(http: HttpRequest, plan: Plan) -> Response:
     served: Served = http.app.state.served
     async with AsyncExitStack() as stack:
         work = await stack.enter_async_context(served.admit(plan.max_concurrency))
+        if plan.structure is not None:
+            await _check_structure(served, plan.structure)
         if plan.body.stream:
             chunks = _chunks(served, plan)
             return EventStream(chunks, stack=stack.pop_all(), within=work.deadline(), limits=served.limits)
@@ -66,17 +77,29 @@ async def think_together(http: HttpRequest, plan: Plan) -> Response:
     return json_response({**head, "choices": [choice], "usage": total, **_blocks(plan, solution)})
 
 
+async def _check_structure(served: Served, structure: Structure) -> None:
+    """Ask for it, and want nothing: what cannot be held is refused before a rollout is drawn and not in the last round.
+    Raises UsageError."""
+    ids = render(served.tokenizer, [{"role": "user", "content": "."}]).ids
+    handle = await served.submit(Request(prompt_ids=ids, params=SamplingParams(max_tokens=1, structure=structure)))
+    handle.cancel()
+
+
 async def _solve(served: Served, plan: Plan, on_event: OnEvent | None = None) -> Solution:
     try:
-        return await asolve(
+        solution = await asolve(
             plan.messages, Rollouts(served, plan), served.tokenizer, config=plan.config, seed=plan.seed,
-            selection=plan.selection, deadline_s=plan.deadline_s, max_concurrency=plan.max_concurrency,
-            retries=plan.retries, on_event=on_event,
+            selection=plan.selection, structure=plan.structure, deadline_s=plan.deadline_s,
+            max_concurrency=plan.max_concurrency, retries=plan.retries, on_event=on_event,
         )  # fmt: skip
     except CompletionError as error:
         if error.kind == "deadline":
             raise ApiError(504, str(error), code="deadline_exceeded") from error
         raise ApiError(502, error.message, code=error.kind.replace(" ", "_")) from error
+    if plan.structure is not None and len(solution.rounds) <= plan.config.rounds:
+        # what an earlier round has is free text
+        raise ApiError(504, "the last round, which has the structure, was not reached", code="deadline_exceeded")
+    return solution
 
 
 # ----- what is said
@@ -132,7 +155,7 @@ def _finish_reason(solution: Solution) -> str:
 
 
 def _usage(solution: Solution) -> dict[str, Any]:
-    """Of all rollouts that ended; how much of it was reasoning nobody counts."""
+    """Of all rollouts that ended in the rounds that are told; how much of it was reasoning nobody counts."""
     used = solution.usage
     return {
         "prompt_tokens": used.prompt_tokens,

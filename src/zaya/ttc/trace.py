@@ -37,6 +37,8 @@ class Trace:
             "tokenizer": None if population.tokenizer is None else population.tokenizer.digest,
             "settings": asdict(population.config),
         }
+        if population.structure is not None:
+            about["structure"] = asdict(population.structure)
         self._file = RecordFile(path, json.loads(json.dumps(about)))
 
     def restore(self, population: Population) -> float:
