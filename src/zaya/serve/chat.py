@@ -41,9 +41,15 @@ class Chat:
 def prepare(served: Served, data: bytes) -> Chat | Plan:
     """From the bytes of a body. Raises ApiError, UsageError for what cannot be answered."""
     body = parse_body(ChatBody, read_json(data))
-    served.check_model(body.model)
     if body.wants_rsa:
+        served.check_model(body.model)
         return planned(served, body)
+    return chat_of(served, body)
+
+
+def chat_of(served: Served, body: ChatBody) -> Chat:
+    """A chat that is answered by completions. Raises ApiError, UsageError."""
+    served.check_model(body.model)
     toolbox = Toolbox.of(body, served.tokenizer, body.structure())
     ids = conversation_ids(
         served.tokenizer,

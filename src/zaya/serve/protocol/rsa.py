@@ -94,7 +94,7 @@ class ProxyFields(Body):
     final_top_p: Part | None = None
     """By default 0.95."""
     final_top_k: Annotated[int, Field(ge=-1, le=MOST_INT)] | None = None
-    """By default 40; -1 and 0 keep all tokens."""
+    """By default 40; with -1 and 0 that of the other rounds."""
     return_aggregation_prompt: bool | None = None
     return_rsa_metadata: bool | None = None
     rsa_max_concurrency: Annotated[int, Field(ge=0, le=MOST_INT)] | None = None
