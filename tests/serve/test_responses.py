@@ -26,6 +26,7 @@ PATH, CHAT = "/v1/responses", "/v1/chat/completions"
 ASK: dict[str, Any] = {"input": "?"}
 TOOLS = [{"type": "function", **tool["function"]} for tool in (WEATHER, CLOCK)]
 LATE = {
+    "what may become a call": "hm\n</think>\n\nThe tag is <zyphra_tool",
     "text between calls": CALLS + "\nAnd that is all.",
     "a call that was not closed": "hm\n</think>\n\nI look.\n\n<zyphra_tool_call>\n<function=clock>\n",
 }
@@ -133,9 +134,9 @@ def test_events_have_names(server: Running) -> None:
 # ----- 2
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", [*TEXTS, *LATE])
 def test_it_is_the_chat(name: str) -> None:
-    typist = says(TEXTS[name])
+    typist = says({**TEXTS, **LATE}[name])
     with running(typist) as server:
         _, found, _ = server.send(PATH, {**ASK, "tools": TOOLS, "seed": 4, "max_output_tokens": 300})
         messages = [{"role": "user", "content": "?"}]
