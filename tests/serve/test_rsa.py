@@ -407,7 +407,7 @@ class Slow(Typist):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_deadline_gives_what_there_is(stream: bool) -> None:
     with running(Slow(script, hold_after=-1)) as server:
-        asked = body(deadline_s=0.5)
+        asked = body(deadline_s=1)
         answer = server.events(CHAT, asked)[-1] if stream else server.send(CHAT, asked)[1]
         assert eventually(lambda: server.served.gate.pending == 0)
     rsa = answer["rsa"]
@@ -569,7 +569,7 @@ def test_a_structure_is_for_the_end() -> None:
 
 def test_a_structure_that_an_earlier_round_lacks() -> None:
     with running(Slow(script, hold_after=-1)) as server:
-        status, answer, _ = server.send(CHAT, {**body(deadline_s=0.5), "guided_regex": "[0-9]"})
+        status, answer, _ = server.send(CHAT, {**body(deadline_s=1), "guided_regex": "[0-9]"})
     assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")
 
 
