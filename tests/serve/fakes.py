@@ -29,7 +29,7 @@ from zaya.engine.types import Completer, Completion, Delta, FinishReason, Reques
 from zaya.serve.limits import Limits
 from zaya.serve.running import Server, listen, url_of
 from zaya.serve.served import Served
-from zaya.text import Tokenizer, byte_tokenizer
+from zaya.text import Tokenizer, byte_tokenizer, render
 
 TOKENIZER = byte_tokenizer([("a", "b"), ("ab", "ab")])
 ENDS = stop_ids(TOKENIZER)
@@ -78,7 +78,8 @@ class Typist:
                 return
 
     def _one(self, request: Request, index: int, handle: RequestHandle, stop: threading.Event) -> None:
-        prompt, params = tuple(request.prompt_ids or ()), request.params
+        params = request.params
+        prompt = tuple(request.prompt_ids or render(TOKENIZER, request.messages or ()).ids)
         text = self.script(TOKENIZER.decode(prompt), request.seed, index)
         if text is None:
             handle.lose(index, RuntimeError("no luck"))
@@ -183,7 +184,7 @@ class Running:
 def running(
     completer: Completer, tokenizer: Tokenizer = TOKENIZER, name: str = "m", **limits: Any
 ) -> Iterator[Running]:
-    served, log = Served(completer, tokenizer, name, Limits(**limits)), []
+    served, log = Served(completer, tokenizer, name, Limits(**limits), rsa_preset="micro"), []
     server, listener = Server(served, write=lambda record: log.append(dict(record))), listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -321,7 +321,7 @@ def test_about(server: Running) -> None:
 def test_the_document(server: Running) -> None:
     _, document, _ = server.send("/openapi.json")
     bodies = {path: each["post"]["requestBody"] for path, each in document["paths"].items() if "post" in each}
-    assert set(bodies) == {CHAT, RAW, "/tokenize", "/detokenize"}
+    assert set(bodies) == {CHAT, RAW, "/v1/responses", "/tokenize", "/detokenize"}
     schema = document["components"]["schemas"]["ChatBody"]
     assert schema["required"] == ["messages"]
     assert schema["additionalProperties"] is False

@@ -22,6 +22,10 @@ from zaya.errors import UsageError
 
 DEFAULT_PORT = 8010  # the one in the serve command that Zyphra publishes, and in its clients
 MICRO_NAME = "zaya-micro"
+_BOUNDS = (
+    "max_batch", "max_pending", "max_prompt", "deadline", "drain", "max_rsa_population", "max_rsa_tokens",
+)  # fmt: skip
+"""Options that have to be above 0."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drain", type=float, default=30, metavar="S",
         help="seconds for what is under way when the server is told to stop (default: 30)",
     )  # fmt: skip
+    rsa = parser.add_argument_group("Markovian RSA", "for chats that ask for it")
+    rsa.add_argument(
+        "--rsa-preset", metavar="NAME",
+        help="what a request that names none gets (default: micro for the micro model, rsa_16k_4k for others)",
+    )  # fmt: skip
+    rsa.add_argument(
+        "--max-rsa-population", type=int, default=32, metavar="N",
+        help="rollouts of a round; who asks for more gets these (default: 32)",
+    )  # fmt: skip
+    rsa.add_argument(
+        "--max-rsa-tokens", type=int, default=16 << 20, metavar="N",
+        help="tokens that a request may draw; who asks for more gets a smaller population (default: 16777216)",
+    )  # fmt: skip
     add_loading(parser)
     add_engine(parser)
 
@@ -62,24 +79,30 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in ("pydantic", "starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise UsageError(f"the server needs {missing[0]}", hint="pip install 'openzaya[serve]'")
+    from zaya.model.embedded import is_micro
     from zaya.serve.limits import Limits
     from zaya.serve.running import Server, listen, url_of
     from zaya.serve.served import Served
+    from zaya.ttc.rsa import resolve
 
     check_engine(args)
-    for name in ("max_batch", "max_pending", "max_prompt", "deadline", "drain"):
+    for name in _BOUNDS:
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name.replace('_', '-')} must be above 0: {value}")
+    rsa_preset = args.rsa_preset or ("micro" if is_micro(args.model) else "rsa_16k_4k")
+    resolve(rsa_preset)
     limits = Limits(
-        max_pending=args.max_pending, max_prompt_tokens=args.max_prompt, deadline_s=args.deadline, drain_s=args.drain
-    )
+        max_pending=args.max_pending, max_prompt_tokens=args.max_prompt, deadline_s=args.deadline, drain_s=args.drain,
+        max_rsa_population=args.max_rsa_population, max_rsa_tokens=args.max_rsa_tokens,
+        max_rsa_running=max(1, args.max_batch // 2),
+    )  # fmt: skip
     begun = time.perf_counter()
     # before the model is loaded: an address that is taken is known at once
     with listen(args.host, args.port) as listener:
         model, tokenizer = open_chat_model(args.model, args)
         with open_engine(model, tokenizer, args, max_batch=args.max_batch) as engine:
-            served = Served(engine, tokenizer, args.name or _name(args.model), limits)
+            served = Served(engine, tokenizer, args.name or _name(args.model), limits, rsa_preset)
             notice(
                 f"{served.name} at {url_of(listener)}/v1, ready after {time.perf_counter() - begun:.1f} s; "
                 "Ctrl-C stops it"

@@ -1,6 +1,6 @@
 """The application: which path is answered by whom, and what is around every answer.
 
-    Envelope (an id, a line in the log, errors as OpenAI's) ─► routes ─► chat, completions, about
+    Envelope (an id, a line in the log, errors as OpenAI's) ─► routes ─► chat, responses, completions, about
 
 To add an endpoint: a function from a request to a response, its row in `ROUTES`, and where it has a body, its record in
 `serve/protocol` and in `serve.openapi.BODIES`.
@@ -27,6 +27,7 @@ from zaya.serve.completions import completions
 from zaya.serve.errors import ApiError, as_api_error
 from zaya.serve.http import ClientGone, error_response, json_response
 from zaya.serve.openapi import openapi
+from zaya.serve.responses import responses
 from zaya.serve.served import Served
 
 GONE = 499
@@ -39,6 +40,7 @@ async def _openapi(http: HttpRequest) -> Response:
 
 ROUTES = [
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/responses", responses, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/models", about.list_models),
     Route("/v1/models/{name:path}", about.one_model),

@@ -6,7 +6,6 @@ body ─► ChatBody ─► ids, rendered once ─► a Request ─► Turn ─�
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -15,16 +14,17 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from zaya import __version__
 from zaya.engine.types import Completion, Delta, Request
 from zaya.serve.http import EventStream, json_response, read_body, unless_gone
 from zaya.serve.log import note
+from zaya.serve.planning import Plan, planned
 from zaya.serve.prompting import conversation_ids
 from zaya.serve.protocol.base import parse_body
 from zaya.serve.protocol.chat import ChatBody
 from zaya.serve.protocol.reading import read_json
+from zaya.serve.rsa import think_together
 from zaya.serve.served import Served, Work
-from zaya.serve.telling import chat_logprobs, new_id, stop_reason, usage, usage_of
+from zaya.serve.telling import chat_head, chat_logprobs, stop_reason, usage, usage_of
 from zaya.serve.tools import Toolbox
 from zaya.serve.turn import Turn, message
 
@@ -38,9 +38,17 @@ class Chat:
     toolbox: Toolbox
 
 
-def prepare(served: Served, data: bytes) -> Chat:
+def prepare(served: Served, data: bytes) -> Chat | Plan:
     """From the bytes of a body. Raises ApiError, UsageError for what cannot be answered."""
     body = parse_body(ChatBody, read_json(data))
+    if body.wants_rsa:
+        served.check_model(body.model)
+        return planned(served, body)
+    return chat_of(served, body)
+
+
+def chat_of(served: Served, body: ChatBody) -> Chat:
+    """A chat that is answered by completions. Raises ApiError, UsageError."""
     served.check_model(body.model)
     toolbox = Toolbox.of(body, served.tokenizer, body.structure())
     ids = conversation_ids(
@@ -75,6 +83,8 @@ async def chat_completions(http: HttpRequest) -> Response:
     served: Served = http.app.state.served
     data = await read_body(http, served.limits)
     chat = await asyncio.to_thread(prepare, served, data)  # it renders, and a long prompt takes its time
+    if isinstance(chat, Plan):
+        return await think_together(http, chat)
     async with AsyncExitStack() as stack:
         work = await stack.enter_async_context(served.start([chat.request], completions=chat.request.n))
         if chat.body.stream:
@@ -85,16 +95,6 @@ async def chat_completions(http: HttpRequest) -> Response:
         answer = _answer(served, chat, completions)
         note(answer["usage"])
         return json_response(answer)
-
-
-def _head(served: Served, kind: str) -> dict[str, Any]:
-    return {
-        "id": new_id("chatcmpl-"),
-        "object": kind,
-        "created": int(time.time()),
-        "model": served.name,
-        "system_fingerprint": f"zaya-{__version__}",
-    }
 
 
 def _answer(served: Served, chat: Chat, completions: list[Completion]) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def _answer(served: Served, chat: Chat, completions: list[Completion]) -> dict[s
         if chat.body.return_token_ids:
             choice["token_ids"] = list(completion.ids)
         choices.append(choice)
-    answer = {**_head(served, "chat.completion"), "choices": choices, "usage": usage_of([completions])}
+    answer = {**chat_head(served.name, "chat.completion"), "choices": choices, "usage": usage_of([completions])}
     if chat.body.return_token_ids:
         answer["prompt_token_ids"] = list(completions[0].prompt_ids)
     return answer
 
 
 async def _chunks(served: Served, chat: Chat, work: Work) -> AsyncGenerator[dict[str, Any], None]:
-    body, head = chat.body, _head(served, "chat.completion.chunk")
+    body, head = chat.body, chat_head(served.name, "chat.completion.chunk")
     turns = [
         Turn(chat.toolbox.offered, with_reasoning=body.include_reasoning is not False)
         for _ in range(body.num_completions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from typing import Any, TypeVar
 
@@ -86,7 +86,8 @@ async def _disconnected(receive: Receive) -> None:
 class EventStream(Response):
     """Server-sent events of JSON objects, closed by [DONE]. What goes wrong on the way is an event as well.
 
-    `stack` holds what must be left when it is over; `within` is what bounds the time.
+    `stack` holds what must be left when it is over; `within` is what bounds the time. With `failed`, which makes an
+    event of what went wrong, events have names, their types, and none says that they are over: so /v1/responses has it.
     """
 
     media_type = "text/event-stream"
@@ -98,12 +99,14 @@ class EventStream(Response):
         stack: AsyncExitStack,
         within: AbstractAsyncContextManager[None],
         limits: Limits,
+        failed: Callable[[ApiError], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._stack = stack
         self._within = within
+        self._failed = failed
         self._keep_alive_s = limits.keep_alive_s
         self._sent_at = 0.0
 
@@ -117,17 +120,21 @@ class EventStream(Response):
         try:
             async with self._within, aclosing(self._events) as events:
                 async for event in events:
-                    await self._send(send, b"data: " + to_bytes(event) + b"\n\n")
+                    await self._send(send, self._event(event))
         except Exception as error:
             told = as_api_error(error)
             mistake = error if told.status == 500 else None
             note_error(told)
-            await self._send(send, b"data: " + to_bytes(told.body) + b"\n\n")
+            await self._send(send, self._event(told.body if self._failed is None else self._failed(told)))
         finally:
             pulse.cancel()
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        await send({"type": "http.response.body", "body": b"" if self._failed else DONE, "more_body": False})
         if mistake is not None:
             raise mistake
+
+    def _event(self, value: Mapping[str, Any]) -> bytes:
+        name = b"" if self._failed is None else b"event: " + value["type"].encode() + b"\n"
+        return name + b"data: " + to_bytes(value) + b"\n\n"
 
     async def _send(self, send: Send, data: bytes) -> None:
         self._sent_at = asyncio.get_running_loop().time()

@@ -33,6 +33,14 @@ class Limits:
     """Of one request: its prompts, times n."""
     max_pending: int = 1024
     """Completions of all requests together that run or wait."""
+    max_rsa_population: int = 32
+    """Rollouts of a round of Markovian RSA; who asks for more gets these."""
+    max_rsa_tokens: int = 16 << 20
+    """Tokens that one request may draw by Markovian RSA, all rounds together. All presets are below it, and so is what
+    Zyphra's proxy draws unless told otherwise. Who asks for more gets a smaller population."""
+    max_rsa_running: int = 128
+    """Rollouts of Markovian RSA, of all requests, that the engine has at a time. Less than it has places for, so that
+    others find one."""
     deadline_s: float = 3600.0
     """Until a request is answered."""
     keep_alive_s: float = 15.0

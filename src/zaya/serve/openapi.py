@@ -11,10 +11,12 @@ from pydantic.json_schema import models_json_schema
 from zaya import __version__
 from zaya.serve.protocol.chat import ChatBody
 from zaya.serve.protocol.completions import CompletionBody
+from zaya.serve.protocol.responses import ResponsesBody
 from zaya.serve.protocol.tokens import DetokenizeBody, TokenizeBody
 
 BODIES: dict[str, tuple[type[BaseModel], str]] = {
     "/v1/chat/completions": (ChatBody, "The assistant's next turn in a conversation."),
+    "/v1/responses": (ResponsesBody, "The assistant's next turn, asked for and answered in items."),
     "/v1/completions": (CompletionBody, "Text behind a text, or behind ids."),
     "/tokenize": (TokenizeBody, "The ids of a text or of a conversation."),
     "/detokenize": (DetokenizeBody, "The text of ids."),

@@ -33,7 +33,7 @@ def conversation_ids(
     others = {} if template is None else template.model_dump(exclude={"enable_thinking"}, exclude_none=True)
     rendered = render(
         tokenizer,
-        [_in_our_roles(message) for message in messages],
+        [in_our_roles(message) for message in messages],
         tools=tools,
         enable_thinking=thinks,
         add_generation_prompt=not continues and opens is not False,
@@ -46,6 +46,6 @@ def conversation_ids(
     return rendered.ids[: len(rendered.ids) - 1 - rendered.ids[::-1].index(tokenizer.tags.turn_close)]
 
 
-def _in_our_roles(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def in_our_roles(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """OpenAI renamed the system; ZAYA1 has not."""
     return {**message, "role": "system"} if message.get("role") == "developer" else message

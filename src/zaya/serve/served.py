@@ -31,6 +31,8 @@ class Served:
     tokenizer: Tokenizer
     name: str
     limits: Limits = field(default_factory=Limits)
+    rsa_preset: str = "rsa_16k_4k"
+    """Of Markovian RSA, where a request names none."""
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     """The server has been told to stop: what is under way goes on, and nothing new begins."""
@@ -38,6 +40,8 @@ class Served:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.limits)
+        self.rsa_slots = asyncio.Semaphore(self.limits.max_rsa_running)
+        """For rollouts of Markovian RSA."""
         self.turn_ends = stop_ids(self.tokenizer)
         """Ids that end a turn, as nobody has to be told."""
 
@@ -75,22 +79,31 @@ class Served:
     async def start(self, requests: Sequence[Request], *, completions: int) -> AsyncIterator[Work]:
         """Start on requests, which count as so many completions. Raises ApiError where there is no room for them,
         UsageError where one cannot be answered."""
+        async with self.admit(completions, requests) as work:
+            try:
+                for request in requests:
+                    work.handles.append(await self.submit(request))
+                yield work
+            finally:
+                for handle in work.handles:
+                    handle.cancel()
+
+    @asynccontextmanager
+    async def admit(self, completions: int, requests: Sequence[Request] = ()) -> AsyncIterator[Work]:
+        """Count so many completions as under way. Raises ApiError where there is no room for them."""
         if self.is_draining:
             raise _stopping()
         with self.gate.enter(completions):
             work = Work(self, requests)
             self.under_way.add(work)
             try:
-                for request in requests:
-                    work.handles.append(await self._submit(request))
                 yield work
             finally:
                 self.under_way.discard(work)
-                for handle in work.handles:
-                    handle.cancel()
                 self.gate.took(time.monotonic() - work.begun)
 
-    async def _submit(self, request: Request) -> Handle:
+    async def submit(self, request: Request) -> Handle:
+        """Hand a request to the completer."""
         # in a thread, because a grammar may take long to compile; which goes on when its client goes
         submitted = asyncio.get_running_loop().run_in_executor(None, self.completer.submit, request)
         try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from zaya import __version__
 from zaya.engine.types import Completion, Delta, FinishReason
 from zaya.text import Tokenizer
 
@@ -25,6 +27,17 @@ Tops = tuple[np.ndarray | None, np.ndarray | None]
 
 def new_id(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
+
+
+def chat_head(model: str, kind: str) -> dict[str, Any]:
+    """What every answer to a chat begins with, and every chunk of one."""
+    return {
+        "id": new_id("chatcmpl-"),
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": f"zaya-{__version__}",
+    }
 
 
 def spelled(tokenizer: Tokenizer, id: int) -> str:

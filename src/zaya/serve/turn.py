@@ -29,12 +29,17 @@ class Turn:
 
     def feed(self, reasoning: str, text: str) -> Piece:
         """What more of the reasoning and of the answer there is, as a piece; empty where nothing is decided."""
+        return self._piece(self._read(reasoning, text))
+
+    def feed_each(self, reasoning: str, text: str) -> list[Piece]:
+        """The same with a piece for each thing, in their order."""
+        return [piece for event in self._read(reasoning, text) if (piece := self._piece([event]))]
+
+    def _read(self, reasoning: str, text: str) -> list[Event]:
         events: list[Event] = [Reasoning(reasoning)] if reasoning else []
         if self._parser is None:
-            events += [Content(text)] if text else []
-        else:
-            events += self._parser.feed(text)
-        return self._piece(events)
+            return [*events, Content(text)] if text else events
+        return [*events, *self._parser.feed(text)]
 
     def finish(self) -> Piece:
         """What the end decides."""

@@ -74,6 +74,12 @@ class RsaConfig:
     """Of all rounds; 0 keeps all tokens."""
     final_workers: int | None = None
     """Rollouts of the last round; none for as many as in the others."""
+    final_temperature: float | None = None
+    """Of the last round; none for that of all."""
+    final_top_p: float | None = None
+    """Of the last round; none for that of all."""
+    final_top_k: int | None = None
+    """Of the last round; none for that of all."""
 
     def __post_init__(self) -> None:
         for name in ("population", "think_budget", "answer_reserve"):
@@ -109,7 +115,8 @@ class RsaConfig:
             if (value := getattr(self, name)) not in get_args(known):
                 raise ConfigError(f"rsa.{name} = {value!r} does not exist", hint=did_you_mean(value, get_args(known)))
         self._check_prefill()
-        self.params(0)
+        for round in (0, self.rounds):
+            self.params(round)
 
     def _check_prefill(self) -> None:
         if self.head_tokens < 0:
@@ -136,15 +143,19 @@ class RsaConfig:
     def params(self, round: int) -> SamplingParams:
         """How a rollout of a round is drawn."""
         thinking, tokens = None, self.think_budget
+        temperature, top_p, top_k = self.temperature, self.top_p, self.top_k
         if round == self.rounds:
             thinking, tokens = self.final_budget - self.answer_reserve, self.final_budget
+            temperature = temperature if self.final_temperature is None else self.final_temperature
+            top_p = top_p if self.final_top_p is None else self.final_top_p
+            top_k = self.final_top_k or top_k
         elif self.cut == "force_close":
             thinking, tokens = self.think_budget, self.think_budget + self.answer_reserve
         elif self.continuation == "prefill" and round:
             tokens -= self.carried + self.head_tokens  # the context of a chunk is that of the first one
         return SamplingParams(
-            max_tokens=tokens, think_budget=thinking, temperature=self.temperature, top_p=self.top_p,
-            top_k=self.top_k, min_p=self.min_p,
+            max_tokens=tokens, think_budget=thinking, temperature=temperature, top_p=top_p, top_k=top_k,
+            min_p=self.min_p,
         )  # fmt: skip
 
     def workers(self, round: int) -> int:

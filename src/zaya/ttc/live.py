@@ -274,7 +274,7 @@ class Live:
         seed = derive_seed(*self.population.name, "rollout", self.config.rounds + 1, 0)
         shown = sorted(shown, key=lambda rollout: derive_seed(seed, rollout.worker))[: self.config.fan_in]
         rollout = Rollout(self.config.rounds + 1, 0, seed, tuple(reader.worker for reader in shown))
-        params = replace(self.config.params(self.config.rounds), temperature=_WEIGHING_TEMPERATURE)
+        params = replace(self.population.params(self.config.rounds), temperature=_WEIGHING_TEMPERATURE)
         rollout.begun = self._now()
         request = await asyncio.to_thread(self.population.weighing, shown, params, seed)
         completion = await self._ask(rollout, request)

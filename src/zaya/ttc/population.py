@@ -14,11 +14,11 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zaya.core.rng import derive_seed
-from zaya.engine.types import Completion, FinishReason, Request
+from zaya.engine.types import Completion, FinishReason, Request, SamplingParams, Structure
 from zaya.errors import UsageError
 from zaya.text import Tokenizer, render
 from zaya.text.messages import normalize_messages
@@ -67,16 +67,24 @@ class Population:
     """The rollouts of one question, round by round."""
 
     def __init__(
-        self, question: Question, seed: int, config: RsaConfig, tokenizer: Tokenizer | None, context: int | None = None
+        self,
+        question: Question,
+        seed: int,
+        config: RsaConfig,
+        tokenizer: Tokenizer | None,
+        context: int | None = None,
+        structure: Structure | None = None,
     ) -> None:
         """`context`: tokens that the model can read and write. Without a tokenizer lengths of prompts are estimates,
-        and tails are counted by the server's tokens. Raises UsageError for a question that is too long."""
+        and tails are counted by the server's tokens. `structure` is that of answers of the last round; before it the
+        model is free. Raises UsageError for a question that is too long."""
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
         self.messages = normalize_messages(messages)
         if self.messages and not str(self.messages[-1].get("content", "")).strip():
             raise UsageError("the question is empty")
         self.config = config
         self.tokenizer = tokenizer
+        self.structure = structure
         self.digest = _digest(self.messages)
         self.name = (seed, "rsa", self.digest)
         self.rounds: list[list[Rollout]] = [
@@ -164,7 +172,7 @@ class Population:
 
     def request(self, rollout: Rollout) -> Request | None:
         """What a rollout whose sources are known is asked; None for a chain that has ended, which goes on as it is."""
-        params = self.config.params(rollout.round)
+        params = self.params(rollout.round)
         assert rollout.sources is not None
         if self.config.continuation == "prefill" and rollout.sources:
             chain = self._chain(rollout)
@@ -174,6 +182,11 @@ class Population:
         before = self.rounds[rollout.round - 1] if rollout.round else []
         messages = self._prompt([before[worker] for worker in rollout.sources])
         return Request(messages=messages, params=params, seed=rollout.seed)
+
+    def params(self, round: int) -> SamplingParams:
+        """How a rollout of a round is drawn."""
+        params = self.config.params(round)
+        return replace(params, structure=self.structure) if round == self.config.rounds else params
 
     def weighing(self, readers: Sequence[Rollout], params: Any, seed: int) -> Request:
         """One more prompt, of the tails of these."""

@@ -32,14 +32,14 @@ def as_mapping(
         "partial": solution.partial,
         "stopped": solution.stopped,
         "stages": config.rounds + 1,
-        "rounds": [_round(round, with_candidates) for round in solution.rounds],
-        "closing": None if closing is None else _round(closing, with_candidates),
+        "rounds": [round_mapping(round, with_candidates) for round in solution.rounds],
+        "closing": None if closing is None else round_mapping(closing, with_candidates),
         "usage": asdict(solution.usage),
         "settings": {**asdict(config), "seed": seed, **settings},
     }
 
 
-def _round(round: Round, with_candidates: bool) -> dict[str, Any]:
+def round_mapping(round: Round, with_candidates: bool = False) -> dict[str, Any]:
     told = {name: getattr(round, name) for name in _COUNTED} | {"lost": dict(round.lost)}
     if with_candidates:
         told["candidates"] = [asdict(candidate) for candidate in round.candidates]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zaya.core.rng import derive_seed
-from zaya.engine.types import Completer, OnProgress
+from zaya.engine.types import Completer, OnProgress, Structure
 from zaya.text import Tokenizer
 from zaya.ttc.config import PRESETS, RsaConfig, resolve
 from zaya.ttc.live import Choosing, Live, OnEvent, check_options
@@ -47,6 +47,7 @@ def solve(
     equivalent: Equivalent | None = None,
     behaviour: Behaviour | None = None,
     judge: Judge | None = None,
+    structure: Structure | None = None,
     deadline_s: float | None = None,
     max_concurrency: int | None = None,
     retries: int = 1,
@@ -59,6 +60,7 @@ def solve(
         without.
     selection: how the answer is chosen (`ttc.vote.Selection`). equivalent: whether two answers say the same; none
         compares them as mathematics. behaviour, judge: what "behaviour" and "external" ask.
+    structure: what answers of the last round must look like; rollouts before it are free text.
     deadline_s: seconds after which the best there is is returned, `partial`.
     max_concurrency: rollouts under way at once; none for as many as the population.
     retries: how often a rollout that failed is asked for again, before it is left out.
@@ -75,8 +77,8 @@ def solve(
             asolve(
                 question, completer, tokenizer, preset=preset, config=config, population=population, fan_in=fan_in,
                 rounds=rounds, seed=seed, selection=selection, extract=extract, equivalent=equivalent,
-                behaviour=behaviour, judge=judge, deadline_s=deadline_s, max_concurrency=max_concurrency,
-                retries=retries, trace=trace, on_event=on_event,
+                behaviour=behaviour, judge=judge, structure=structure, deadline_s=deadline_s,
+                max_concurrency=max_concurrency, retries=retries, trace=trace, on_event=on_event,
             )
         )  # fmt: skip
 
@@ -99,6 +101,7 @@ async def asolve(
     equivalent: Equivalent | None = None,
     behaviour: Behaviour | None = None,
     judge: Judge | None = None,
+    structure: Structure | None = None,
     deadline_s: float | None = None,
     max_concurrency: int | None = None,
     retries: int = 1,
@@ -110,7 +113,7 @@ async def asolve(
     check_selection(selection, config.workers(config.rounds), behaviour, judge)
     check_options(max_concurrency, retries, deadline_s)
     tokenizer = tokenizer or getattr(completer, "tokenizer", None)
-    people = await asyncio.to_thread(Population, question, seed, config, tokenizer, completer.context)
+    people = await asyncio.to_thread(Population, question, seed, config, tokenizer, completer.context, structure)
     choosing = Choosing(
         selection=selection, extract=extract, equivalent=equivalent or _as_mathematics(), behaviour=behaviour,
         judge=judge,

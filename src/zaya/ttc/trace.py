@@ -37,6 +37,8 @@ class Trace:
             "tokenizer": None if population.tokenizer is None else population.tokenizer.digest,
             "settings": asdict(population.config),
         }
+        if population.structure is not None:
+            about["structure"] = asdict(population.structure)
         self._path = path
         self._file = RecordFile(path, json.loads(json.dumps(about)))
 

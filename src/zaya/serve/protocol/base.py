@@ -7,8 +7,8 @@ question than the one asked. Fields that clients send as a habit and that change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,7 +53,7 @@ def _explained(kind: type[Body], value: Mapping[str, Any], error: ValidationErro
     unknown = next((e for e in errors if e["type"] == "extra_forbidden"), None)
     if unknown is not None:
         path = _path(unknown["loc"], value)
-        known = kind.model_fields if len(unknown["loc"]) == 1 else ()
+        known = _fields_at(kind, unknown["loc"][:-1])
         # cut: how alike two names are takes the longer the longer they are
         near = did_you_mean(str(unknown["loc"][-1])[:64], [name for name in known if name not in NoOps.model_fields])
         hint = f"; {near}" if near.startswith("did you") else ""
@@ -67,6 +67,19 @@ def _explained(kind: type[Body], value: Mapping[str, Any], error: ValidationErro
     path = max((path for path, _ in same), key=len)
     said = " or ".join(dict.fromkeys(message.removeprefix("Value error, ") for at, message in same if at == path))
     return ApiError(400, f"{path}: {said[:1].lower()}{said[1:]}", code="invalid_value", param=path)
+
+
+def _fields_at(kind: type[Body], location: tuple[int | str, ...]) -> Iterable[str]:
+    """The names that an object in the body may have. None where it is in a list: there pydantic numbers it."""
+    for key in location:
+        if key not in kind.model_fields:  # the name of a type of pydantic's, between two keys
+            continue
+        found = kind.model_fields[str(key)].annotation
+        inside = [each for each in (found, *get_args(found)) if isinstance(each, type) and issubclass(each, Body)]
+        if not inside:
+            return ()
+        kind = inside[0]
+    return kind.model_fields
 
 
 def _path(location: tuple[int | str, ...], value: Any, *, names_absent: bool = False) -> str:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from zaya.serve.errors import ApiError
 from zaya.serve.protocol.base import MOST_INT, Body, Name
+from zaya.serve.protocol.rsa import ProxyFields, RsaBody
 from zaya.serve.protocol.sampling import Count, Sampling
 
 MESSAGE_KEYS = frozenset({"role", "content", "name", "reasoning", "reasoning_content", "tool_calls", "tool_call_id"})
@@ -56,7 +57,7 @@ class TemplateKwargs(Body):
     truncate_history_thinking: bool | None = None
 
 
-class ChatBody(Sampling):
+class ChatBody(Sampling, ProxyFields):
     """A conversation, and how to go on with it."""
 
     messages: list[Annotated[dict[str, Any], AfterValidator(known_keys)]] = Field(min_length=1)
@@ -79,6 +80,19 @@ class ChatBody(Sampling):
     continue_final_message: bool | None = None
     """The last message is the assistant's, and not complete."""
     add_generation_prompt: bool | None = None
+    rsa: bool | Name | RsaBody | None = None
+    """Markovian RSA in place of one completion: true, a preset, or settings."""
+
+    @property
+    def wants_rsa(self) -> bool:
+        """Whether it is Markovian RSA that is asked for. Raises ApiError where it is said in two ways."""
+        is_proxied = bool(self.proxy_fields)
+        if is_proxied and self.rsa is not None:
+            name = next(iter(self.proxy_fields))
+            raise ApiError(400, f"rsa and {name} say the same in two ways; give one", code="invalid_value", param=name)
+        if is_proxied:
+            return self.rsa_t is None or self.rsa_t > 0
+        return self.rsa is not None and self.rsa is not False
 
     @property
     def thinks(self) -> bool:
