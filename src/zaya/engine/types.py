@@ -240,6 +240,16 @@ class Delta:
 class Handle(Protocol):
     """A request under way. Iterate it for its deltas, or await its result; both may be done."""
 
+    @property
+    def drawn(self) -> int:
+        """Tokens drawn so far, of all its completions."""
+        ...
+
+    @property
+    def first_at(self) -> float | None:
+        """When the first of them was, by `time.monotonic`; None before that."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[Delta]: ...
 
     async def result(self) -> list[Completion]:

@@ -21,6 +21,7 @@ from zaya import __version__
 from zaya.core.rng import derive_seed
 from zaya.engine.reply import CLOSING
 from zaya.engine.types import Completion, Delta, FinishReason, Request
+from zaya.serve.auth import charge
 from zaya.serve.errors import ApiError
 from zaya.serve.http import EventStream, json_response, read_body, unless_gone
 from zaya.serve.log import note
@@ -250,6 +251,7 @@ async def _echo(served: Served, raw: Raw, number: int) -> _Echo:
     if not hasattr(completer, "score"):
         raise ApiError(400, "log-probabilities of a prompt are not to be had from this model", param="echo")
     scorer: Scorer = completer
+    charge(len(ids))
     scores = await asyncio.to_thread(scorer.score, ids, raw.count)
     numbers = [None, *scores.logprobs.tolist()]
     tops: Tops = (scores.top_ids, scores.top_logprobs) if raw.count else (None, None)

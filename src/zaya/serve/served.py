@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from zaya.engine.split import stop_ids
 from zaya.engine.types import Completer, Completion, Delta, FinishReason, Handle, Request
 from zaya.errors import CompletionError, did_you_mean
+from zaya.serve.auth import charge
 from zaya.serve.errors import ApiError
 from zaya.serve.limits import Gate, Limits
 from zaya.text import Tokenizer
@@ -83,11 +84,13 @@ class Served:
             try:
                 for request in requests:
                     work.handles.append(await self._submit(request))
+                    charge(len(request.prompt_ids or ()))
                 yield work
             finally:
                 self.under_way.discard(work)
                 for handle in work.handles:
                     handle.cancel()
+                charge(sum(handle.drawn for handle in work.handles))
                 self.gate.took(time.monotonic() - work.begun)
 
     async def _submit(self, request: Request) -> Handle:
