@@ -54,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pages of this origin may ask from a browser, as in https://page.example; may be given again "
         "(default: pages of none)",
     )  # fmt: skip
+    listening.add_argument(
+        "--metrics-prefix", default="zaya:", metavar="TEXT",
+        help="how names at /metrics begin; vllm: is for dashboards that were made for vLLM (default: zaya:)",
+    )  # fmt: skip
     bounds = parser.add_argument_group("bounds")
     bounds.add_argument(
         "--max-batch", type=int, default=MOST_AT_ONCE, metavar="N",
@@ -76,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    missing = [name for name in ("pydantic", "starlette", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in ("prometheus_client", "pydantic", "starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise UsageError(f"the server needs {missing[0]}", hint="pip install 'openzaya[serve]'")
     from zaya.serve.auth import ENVIRONMENT, Keys, entry_of, new_key
@@ -112,7 +116,9 @@ def run(args: argparse.Namespace) -> int:
             )
         model, tokenizer = open_chat_model(args.model, args)
         with open_engine(model, tokenizer, args, max_batch=args.max_batch) as engine:
-            served = Served(engine, tokenizer, args.name or _name(args.model), limits)
+            served = Served(
+                engine, tokenizer, args.name or _name(args.model), limits, metrics_prefix=args.metrics_prefix
+            )
             notice(
                 f"{served.name} at {url_of(listener)}/v1, ready after {time.perf_counter() - begun:.1f} s; "
                 "Ctrl-C stops it"

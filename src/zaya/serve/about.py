@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -55,6 +56,11 @@ async def ready(http: HttpRequest) -> Response:
 
 async def version(http: HttpRequest) -> Response:
     return json_response({"version": __version__})
+
+
+async def metrics(http: HttpRequest) -> Response:
+    served: Served = http.app.state.served
+    return Response(served.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def tokenize(http: HttpRequest) -> Response:

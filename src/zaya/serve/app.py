@@ -58,6 +58,7 @@ ROUTES = [
     Route("/health", about.health),
     Route("/ready", about.ready),
     Route("/version", about.version),
+    Route("/metrics", about.metrics),
     Route("/openapi.json", _openapi),
 ]
 

@@ -27,6 +27,7 @@ _GETS = {
     "/health": "Whether the process lives.",
     "/ready": "Whether requests are taken; 503 while the server is stopping.",
     "/version": "The version of zaya.",
+    "/metrics": "What Prometheus reads.",
     "/openapi.json": "This document.",
 }
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from zaya.engine.split import stop_ids
@@ -21,6 +21,7 @@ from zaya.errors import CompletionError, did_you_mean
 from zaya.serve.auth import charge
 from zaya.serve.errors import ApiError
 from zaya.serve.limits import Gate, Limits
+from zaya.serve.metrics import PREFIX, Metrics
 from zaya.text import Tokenizer
 
 
@@ -36,8 +37,10 @@ class Served:
     is_draining: bool = False
     """The server has been told to stop: what is under way goes on, and nothing new begins."""
     under_way: set[Work] = field(default_factory=set)
+    metrics_prefix: str = PREFIX
 
     def __post_init__(self) -> None:
+        self.metrics = Metrics(self.name, self.completer, self.under_way, self.metrics_prefix)
         self.gate = Gate(self.limits)
         self.turn_ends = stop_ids(self.tokenizer)
         """Ids that end a turn, as nobody has to be told."""
@@ -90,8 +93,10 @@ class Served:
                 self.under_way.discard(work)
                 for handle in work.handles:
                     handle.cancel()
+                now = time.monotonic()
                 charge(sum(handle.drawn for handle in work.handles))
-                self.gate.took(time.monotonic() - work.begun)
+                self.metrics.ended(work, now)
+                self.gate.took(now - work.begun)
 
     async def _submit(self, request: Request) -> Handle:
         # in a thread, because a grammar may take long to compile; which goes on when its client goes
@@ -111,28 +116,50 @@ class Work:
         self.requests = requests
         self.handles: list[Handle] = []
         self.begun = time.monotonic()
+        self.completions: list[list[Completion]] | None = None
+        """What came of the requests, once all of it is there."""
+        self.has_failed = False
+        """Whether something went wrong that neither the client nor a stop has caused."""
         self._timeout: asyncio.Timeout | None = None
+
+    @property
+    def started(self) -> Iterator[tuple[Request, Handle]]:
+        """The requests that were handed to the completer."""
+        return zip(self.requests, self.handles, strict=False)
 
     async def results(self) -> list[list[Completion]]:
         """The completions of each request. Raises what went wrong."""
-        results = [await handle.result() for handle in self.handles]
-        for request, completions in zip(self.requests, results, strict=True):
-            if len(completions) < request.n:
+        with self._noting_failure():
+            results = [await handle.result() for handle in self.handles]
+            if any(len(found) < request.n for request, found in zip(self.requests, results, strict=True)):
                 raise CompletionError("a completion failed on the way")
+        for completions in results:
             if any(completion.finish_reason is FinishReason.CANCELLED for completion in completions):
                 raise _stopping()  # nobody else cancels what a client still waits for
+        self.completions = results
         return results
 
     async def deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:
         """What comes, with the number of its request. Raises what went wrong with one; a completion that never comes
         is for `results` to tell."""
-        if len(self.handles) == 1:
-            async for delta in self.handles[0]:
-                yield 0, delta
-        else:
+        seen: dict[tuple[int, int], float] = {}
+        with self._noting_failure():
             async with aclosing(_merged(self.handles)) as merged:
                 async for number, delta in merged:
+                    if delta.ids:
+                        key, now = (number, delta.index), time.monotonic()
+                        if key in seen:
+                            self.served.metrics.gap(now - seen[key], len(delta.ids))
+                        seen[key] = now
                     yield number, delta
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:  # and so neither a client that goes nor a deadline
+            self.has_failed = True
+            raise
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
@@ -159,6 +186,10 @@ class Work:
 
 async def _merged(handles: Sequence[Handle]) -> AsyncGenerator[tuple[int, Delta], None]:
     """The deltas of several requests as they come."""
+    if len(handles) == 1:
+        async for delta in handles[0]:
+            yield 0, delta
+        return
     # of one place: while nobody reads, deltas are joined in the handles and not heaped up here
     queue: asyncio.Queue[tuple[int, Delta] | Exception | None] = asyncio.Queue(maxsize=1)
 
