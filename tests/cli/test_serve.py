@@ -33,6 +33,7 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--cors-origin", "page.example"], "an origin is a scheme and a host"),
         (["--cors-origin", "https://page.example/"], "an origin is a scheme and a host"),
         (["--api-key-file", "nowhere.toml"], "nowhere.toml"),
+        (["--metrics-prefix", "a b"], "a prefix of metrics has letters"),
         (["--new-key", "a b"], "a name of a key has letters"),
         (["--deterministic", "--speculate", "2"], "--speculate saves nothing"),
     ],

@@ -191,9 +191,11 @@ def running(
     *,
     keys: Keys | None = None,
     origins: Sequence[str] = (),
+    ignore_client_seed: bool = False,
     **limits: Any,
 ) -> Iterator[Running]:
-    served, log = Served(completer, tokenizer, name, Limits(**limits)), []
+    served = Served(completer, tokenizer, name, Limits(**limits), ignore_client_seed=ignore_client_seed)
+    log: list[dict[str, Any]] = []
     server = Server(served, write=lambda record: log.append(dict(record)), keys=keys, origins=origins)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

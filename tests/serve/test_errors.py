@@ -192,6 +192,7 @@ BYTES = [
     (b"{", 400, "not_json"),
     (b'{"a": NaN}', 400, "not_json"),
     (b'{"a": Infinity}', 400, "not_json"),
+    (b'{"a": [-1e999]}', 400, "not_json"),
     (b'{"a": ' + b"9" * 5000 + b"}", 400, "not_json"),
     (b'{"a": "\xff"}', 400, "not_json"),
     ('{"a": 1}'.encode("utf-16"), 400, "not_json"),
@@ -313,6 +314,9 @@ def test_about(server: Running) -> None:
     assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
     assert (answer["token_strs"][0], answer["max_model_len"]) == ("<bos>", 200)
     assert server.send("/detokenize", {"tokens": answer["tokens"][1:]})[1] == {"prompt": "ab 日"}
+    _, info, _ = server.send("/tokenizer_info")
+    assert (info["bos_token"], info["eos_token"]) == ("<bos>", "<|im_end|>")
+    assert "messages" in info["chat_template"]
     _, chat, _ = server.send("/tokenize", {"messages": ASK})
     asked = server.send(CHAT, {"messages": ASK})[1]
     assert chat["count"] == asked["usage"]["prompt_tokens"]

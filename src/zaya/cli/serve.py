@@ -58,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics-prefix", default="zaya:", metavar="TEXT",
         help="how names at /metrics begin; vllm: is for dashboards that were made for vLLM (default: zaya:)",
     )  # fmt: skip
+    listening.add_argument(
+        "--ignore-client-seed", action="store_true",
+        help="draw a new text for every request, for harnesses that send one seed with all (default: as they ask)",
+    )  # fmt: skip
     bounds = parser.add_argument_group("bounds")
     bounds.add_argument(
         "--max-batch", type=int, default=MOST_AT_ONCE, metavar="N",
@@ -85,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"the server needs {missing[0]}", hint="pip install 'openzaya[serve]'")
     from zaya.serve.auth import ENVIRONMENT, Keys, entry_of, new_key
     from zaya.serve.limits import Limits
+    from zaya.serve.metrics import check_prefix
     from zaya.serve.running import Server, is_loopback, listen, url_of
     from zaya.serve.served import Served
 
@@ -95,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         print(entry, end="")
         return 0
     check_engine(args)
+    check_prefix(args.metrics_prefix)
     keys = Keys.read(args.api_key_file, os.environ.get(ENVIRONMENT))
     for origin in args.cors_origin:
         if not _ORIGIN.fullmatch(origin):
@@ -117,8 +123,9 @@ def run(args: argparse.Namespace) -> int:
         model, tokenizer = open_chat_model(args.model, args)
         with open_engine(model, tokenizer, args, max_batch=args.max_batch) as engine:
             served = Served(
-                engine, tokenizer, args.name or _name(args.model), limits, metrics_prefix=args.metrics_prefix
-            )
+                engine, tokenizer, args.name or _name(args.model), limits,
+                metrics_prefix=args.metrics_prefix, ignore_client_seed=args.ignore_client_seed,
+            )  # fmt: skip
             notice(
                 f"{served.name} at {url_of(listener)}/v1, ready after {time.perf_counter() - begun:.1f} s; "
                 "Ctrl-C stops it"

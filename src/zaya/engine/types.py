@@ -246,6 +246,15 @@ class Handle(Protocol):
         ...
 
     @property
+    def is_done(self) -> bool:
+        """Whether nothing more comes."""
+        ...
+
+    def completed(self) -> list[Completion]:
+        """Its completions in order, once it is done, without those that failed. Raises what went wrong with all."""
+        ...
+
+    @property
     def first_at(self) -> float | None:
         """When the first of them was, by `time.monotonic`; None before that."""
         ...

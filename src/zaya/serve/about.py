@@ -63,6 +63,18 @@ async def metrics(http: HttpRequest) -> Response:
     return Response(served.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
+async def tokenizer_info(http: HttpRequest) -> Response:
+    """As vLLM has it: harnesses ask for it before they leave tokens to the server."""
+    tokenizer = http.app.state.served.tokenizer
+    return json_response(
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **tokenizer.special_names,
+            "chat_template": tokenizer.chat_template,
+        }
+    )
+
+
 async def tokenize(http: HttpRequest) -> Response:
     served: Served = http.app.state.served
     data = await read_body(http, served.limits)

@@ -55,6 +55,7 @@ ROUTES = [
     Route("/v1/models/{name:path}", about.one_model),
     Route("/tokenize", about.tokenize, methods=["POST"]),
     Route("/detokenize", about.detokenize, methods=["POST"]),
+    Route("/tokenizer_info", about.tokenizer_info),
     Route("/health", about.health),
     Route("/ready", about.ready),
     Route("/version", about.version),

@@ -83,7 +83,7 @@ def prepare(served: Served, data: bytes) -> Raw:
             structure=body.structure(),
         )
         # each prompt draws from a stream of its own, and one alone from the one it was given
-        seed = body.drawn_seed()
+        seed = body.drawn_seed(ignore=served.ignore_client_seed)
         seeds = [seed if i == 0 else derive_seed(seed, "prompt", i) for i in range(len(prompts))]
         requests = [
             Request(

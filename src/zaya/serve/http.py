@@ -51,11 +51,13 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise _too_large(limits)
     data = bytearray()
     try:
-        async with asyncio.timeout(limits.body_timeout_s):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > limits.max_body_bytes:
-                    raise _too_large(limits)
+        with request.app.state.served.gate.receive() as count:
+            async with asyncio.timeout(limits.body_timeout_s):
+                async for chunk in request.stream():
+                    count(len(chunk))
+                    data += chunk
+                    if len(data) > limits.max_body_bytes:
+                        raise _too_large(limits)
     except TimeoutError:
         message = f"the body did not come within {limits.body_timeout_s:g} s"
         raise ApiError(408, message, code="body_timeout") from None
@@ -104,7 +106,7 @@ class EventStream(Response):
         self._events = events
         self._stack = stack
         self._within = within
-        self._keep_alive_s = limits.keep_alive_s
+        self._limits = limits
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +115,7 @@ class EventStream(Response):
 
     async def _run(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        pulse, mistake = asyncio.create_task(self._pulse(send)), None
+        pulse, mistake, last = asyncio.create_task(self._pulse(send)), None, DONE
         try:
             async with self._within, aclosing(self._events) as events:
                 async for event in events:
@@ -122,10 +124,15 @@ class EventStream(Response):
             told = as_api_error(error)
             mistake = error if told.status == 500 else None
             note_error(told)
-            await self._send(send, b"data: " + to_bytes(told.body) + b"\n\n")
+            last = b"data: " + to_bytes(told.body) + b"\n\n" + last
         finally:
             pulse.cancel()
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        try:
+            # outside of the deadline, and so in a time of its own: whoever does not read would hold a place for ever
+            async with asyncio.timeout(self._limits.head_timeout_s):
+                await send({"type": "http.response.body", "body": last, "more_body": False})
+        except TimeoutError:
+            raise ClientGone from None
         if mistake is not None:
             raise mistake
 
@@ -138,8 +145,9 @@ class EventStream(Response):
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
         while True:
-            await asyncio.sleep(self._sent_at + self._keep_alive_s - loop.time())
-            if loop.time() >= self._sent_at + self._keep_alive_s:
+            due = self._sent_at + self._limits.keep_alive_s
+            await asyncio.sleep(due - loop.time())
+            if loop.time() >= self._sent_at + self._limits.keep_alive_s:
                 await self._send(send, _KEEP_ALIVE)
 
 

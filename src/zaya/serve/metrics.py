@@ -10,18 +10,16 @@ A request of n completions is n requests here, as it is there; its prompt is rea
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from zaya.engine.types import Completer, FinishReason
+from zaya.engine.types import Completer, FinishReason, Handle, Request
 from zaya.errors import UsageError
-
-if TYPE_CHECKING:
-    from zaya.serve.served import Work
 
 PREFIX = "zaya:"
 
@@ -32,13 +30,18 @@ _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5
 _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CANCELLED: "abort"}
 
 
+def check_prefix(prefix: str) -> None:
+    """Raises UsageError for one that no name can have."""
+    if not _PREFIX.fullmatch(prefix):
+        raise UsageError(f"a prefix of metrics has letters, digits, _ and :, and no digit first: {prefix!r}")
+
+
 class Metrics:
     """Of one model. Observed and read in the event loop."""
 
-    def __init__(self, model: str, completer: Completer, under_way: Collection[Work], prefix: str = PREFIX) -> None:
-        """`under_way` is looked at when somebody asks. Raises UsageError for a prefix that no name can have."""
-        if not _PREFIX.fullmatch(prefix):
-            raise UsageError(f"a prefix of metrics has letters, digits, _ and :, and no digit first: {prefix!r}")
+    def __init__(self, model: str, completer: Completer, prefix: str = PREFIX) -> None:
+        """Raises UsageError for a prefix that no name can have."""
+        check_prefix(prefix)
         self._registry = CollectorRegistry()
 
         def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
@@ -68,7 +71,9 @@ class Metrics:
         ended = Counter(prefix + "request_success", help, [_MODEL, "finished_reason"], registry=self._registry)
         # from the beginning, so that a rate is known as soon as there is one
         self._ended = {reason: ended.labels(model, reason) for reason in (*_REASONS.values(), "error")}
-        self._live = _Live(model, completer, under_way, prefix)
+        self._under_way: dict[Handle, tuple[Request, float]] = {}
+        """With the time when each came."""
+        self._live = _Live(model, completer, self._under_way, prefix)
         self._registry.register(self._live)
 
     def text(self) -> bytes:
@@ -79,35 +84,46 @@ class Metrics:
         for _ in range(tokens):
             self._gap.observe(seconds / tokens)
 
-    def ended(self, work: Work, now: float) -> None:
-        """Nothing more comes of it. It is not under way any more."""
-        for number, (request, handle) in enumerate(work.started):
-            prompt = len(request.prompt_ids or ())
-            self._prompts.inc(prompt)
-            self._prompt_sizes.observe(prompt)
-            self._live.drawn += handle.drawn
-            if handle.first_at is not None:
-                self._first.observe(max(handle.first_at - work.begun, 0))
-            if work.completions is None:
-                self._ended["error" if work.has_failed else "abort"].inc(request.n)
-                continue
-            completions = work.completions[number]
+    def begin(self, request: Request, handle: Handle, begun: float) -> None:
+        """A completer has got a request, which came at the time `begun`."""
+        self._under_way[handle] = (request, begun)
+        prompt = len(request.prompt_ids or ())
+        self._prompts.inc(prompt)
+        self._prompt_sizes.observe(prompt)
+
+    def end(self, handle: Handle) -> None:
+        """Nothing more is wanted of it, before it is cancelled."""
+        request, begun = self._under_way.pop(handle)
+        now = time.monotonic()
+        self._live.drawn += handle.drawn
+        if handle.first_at is not None:
+            self._first.observe(max(handle.first_at - begun, 0))
+        if not handle.is_done:
+            self._ended["abort"].inc(request.n)
+            return
+        try:
+            completions = handle.completed()
+        except Exception:  # told to its client already
+            completions = []
+        self._ended["error"].inc(request.n - len(completions))
+        for completion in completions:
+            self._ended[_REASONS[completion.finish_reason]].inc()
+            self._queries.inc(completion.prompt_tokens)
+            self._hits.inc(completion.cached_tokens)
+            self._answer_sizes.observe(completion.generated_tokens)
+            if handle.first_at is not None and completion.generated_tokens > 1:
+                self._each.observe((now - handle.first_at) / (completion.generated_tokens - 1))
+        if completions:
             self._cached.inc(min(completion.cached_tokens for completion in completions))
-            for completion in completions:
-                self._ended[_REASONS[completion.finish_reason]].inc()
-                self._queries.inc(completion.prompt_tokens)
-                self._hits.inc(completion.cached_tokens)
-                self._answer_sizes.observe(completion.generated_tokens)
-                if handle.first_at is not None and completion.generated_tokens > 1:
-                    self._each.observe((now - handle.first_at) / (completion.generated_tokens - 1))
-        if work.completions:
-            self._whole.observe(now - work.begun)
+            self._whole.observe(now - begun)
 
 
 class _Live(Collector):
     """What is so at the moment when somebody asks."""
 
-    def __init__(self, model: str, completer: Completer, under_way: Collection[Work], prefix: str) -> None:
+    def __init__(
+        self, model: str, completer: Completer, under_way: Mapping[Handle, tuple[Request, float]], prefix: str
+    ) -> None:
         self._model = model
         self._completer = completer
         self._under_way = under_way
@@ -116,12 +132,11 @@ class _Live(Collector):
         """Tokens of the requests that have ended."""
 
     def collect(self) -> Iterator[Metric]:
-        requests = [(request, handle) for work in self._under_way for request, handle in work.started]
-        drawn = self.drawn + sum(handle.drawn for _, handle in requests)
+        drawn = self.drawn + sum(handle.drawn for handle in self._under_way)
         yield self._counter("generation_tokens", "Tokens drawn.", drawn)
         stats: Any = getattr(self._completer, "stats", None)
         if stats is None:  # it does not say which of them wait
-            running = sum(request.n for request, _ in requests)
+            running = sum(request.n for request, _ in self._under_way.values())
             yield self._gauge("num_requests_running", "Completions that are drawn.", running)
             return
         yield self._gauge("num_requests_running", "Completions that are drawn.", stats.running)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from zaya.engine.split import stop_ids
@@ -38,9 +38,11 @@ class Served:
     """The server has been told to stop: what is under way goes on, and nothing new begins."""
     under_way: set[Work] = field(default_factory=set)
     metrics_prefix: str = PREFIX
+    ignore_client_seed: bool = False
+    """Every request draws a new text, whatever seed it sends."""
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.name, self.completer, self.under_way, self.metrics_prefix)
+        self.metrics = Metrics(self.name, self.completer, self.metrics_prefix)
         self.gate = Gate(self.limits)
         self.turn_ends = stop_ids(self.tokenizer)
         """Ids that end a turn, as nobody has to be told."""
@@ -87,25 +89,31 @@ class Served:
             try:
                 for request in requests:
                     work.handles.append(await self._submit(request))
-                    charge(len(request.prompt_ids or ()))
                 yield work
             finally:
                 self.under_way.discard(work)
                 for handle in work.handles:
-                    handle.cancel()
-                now = time.monotonic()
-                charge(sum(handle.drawn for handle in work.handles))
-                self.metrics.ended(work, now)
-                self.gate.took(now - work.begun)
+                    self._let_go(handle)
+                self.gate.took(time.monotonic() - work.begun)
 
     async def _submit(self, request: Request) -> Handle:
+        begun = time.monotonic()
         # in a thread, because a grammar may take long to compile; which goes on when its client goes
         submitted = asyncio.get_running_loop().run_in_executor(None, self.completer.submit, request)
         try:
-            return await asyncio.shield(submitted)
+            handle = await asyncio.shield(submitted)
         except asyncio.CancelledError:
             submitted.add_done_callback(_cancel)
             raise
+        self.metrics.begin(request, handle, begun)
+        charge(len(request.prompt_ids or ()))
+        return handle
+
+    def _let_go(self, handle: Handle) -> None:
+        """Nothing more is wanted of it."""
+        self.metrics.end(handle)
+        handle.cancel()
+        charge(handle.drawn)
 
 
 class Work:
@@ -116,50 +124,30 @@ class Work:
         self.requests = requests
         self.handles: list[Handle] = []
         self.begun = time.monotonic()
-        self.completions: list[list[Completion]] | None = None
-        """What came of the requests, once all of it is there."""
-        self.has_failed = False
-        """Whether something went wrong that neither the client nor a stop has caused."""
         self._timeout: asyncio.Timeout | None = None
-
-    @property
-    def started(self) -> Iterator[tuple[Request, Handle]]:
-        """The requests that were handed to the completer."""
-        return zip(self.requests, self.handles, strict=False)
 
     async def results(self) -> list[list[Completion]]:
         """The completions of each request. Raises what went wrong."""
-        with self._noting_failure():
-            results = [await handle.result() for handle in self.handles]
-            if any(len(found) < request.n for request, found in zip(self.requests, results, strict=True)):
+        results = [await handle.result() for handle in self.handles]
+        for request, completions in zip(self.requests, results, strict=True):
+            if len(completions) < request.n:
                 raise CompletionError("a completion failed on the way")
-        for completions in results:
             if any(completion.finish_reason is FinishReason.CANCELLED for completion in completions):
                 raise _stopping()  # nobody else cancels what a client still waits for
-        self.completions = results
         return results
 
     async def deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:
         """What comes, with the number of its request. Raises what went wrong with one; a completion that never comes
         is for `results` to tell."""
         seen: dict[tuple[int, int], float] = {}
-        with self._noting_failure():
-            async with aclosing(_merged(self.handles)) as merged:
-                async for number, delta in merged:
-                    if delta.ids:
-                        key, now = (number, delta.index), time.monotonic()
-                        if key in seen:
-                            self.served.metrics.gap(now - seen[key], len(delta.ids))
-                        seen[key] = now
-                    yield number, delta
-
-    @contextmanager
-    def _noting_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception:  # and so neither a client that goes nor a deadline
-            self.has_failed = True
-            raise
+        async with aclosing(_merged(self.handles)) as merged:
+            async for number, delta in merged:
+                if delta.ids:
+                    key, now = (number, delta.index), time.monotonic()
+                    if key in seen:
+                        self.served.metrics.gap(now - seen[key], len(delta.ids))
+                    seen[key] = now
+                yield number, delta
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:

@@ -1,14 +1,15 @@
 """From the bytes of a request to plain JSON data that nothing further in can stumble over.
 
 1. UTF-8, without exception: no other encoding is guessed.
-2. JSON as its standard has it: no NaN, no infinities; nothing nested deeper than `MOST_DEPTH`, no number of thousands
-   of digits.
+2. JSON as its standard has it: no NaN, no infinities, not even as a number that is too large; nothing nested deeper
+   than `MOST_DEPTH`, no number of thousands of digits.
 3. No lone surrogates: a string that is no text cannot become tokens, and would break whatever writes it down.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 from zaya.serve.errors import ApiError
@@ -21,7 +22,7 @@ def read_json(data: bytes) -> Any:
     """Raises ApiError for what is not JSON in this sense."""
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise ApiError(400, f"the body is not UTF-8: {error.reason} at byte {error.start}", code="not_json") from None
     except RecursionError:
@@ -61,6 +62,13 @@ def _check_text(text: str) -> None:
 
 def _too_deep() -> ApiError:
     return ApiError(400, f"the body is nested too deeply; {MOST_DEPTH} levels are allowed", code="too_deep")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
 
 
 def _refuse(name: str) -> NoReturn:

@@ -109,9 +109,9 @@ class Sampling(NoOps):
     def wants_usage_always(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
-    def drawn_seed(self) -> int:
+    def drawn_seed(self, *, ignore: bool = False) -> int:
         """The seed that was asked for, or one that nobody has had."""
-        return secrets.randbits(63) if self.seed is None else self.seed
+        return secrets.randbits(63) if self.seed is None or ignore else self.seed
 
     def params(self, *, max_tokens: int, top_logprobs: int, think_budget: int | None, **others: Any) -> SamplingParams:
         """What is left to the ways of asking comes as arguments. Raises UsageError."""
