@@ -5,6 +5,7 @@
 2. Ten thousand of them leave memory as it was (slow).
 3. Many connections that send a byte at a time hold up nobody, and are closed.
 4. Bodies that come all at once are bounded together.
+5. While a long text is read, other threads go on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import http.client
 import json
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -131,7 +133,7 @@ def test_ten_thousand() -> None:
     assert grown < 64 << 20, f"{grown >> 20} MiB more, {dict(statuses)}"
 
 
-# ----- 3, 4
+# ----- 3, 4, 5
 
 
 def test_a_byte_at_a_time() -> None:
@@ -163,6 +165,26 @@ def test_a_byte_at_a_time() -> None:
         assert answers > 5
         assert eventually(lambda: server.served.gate.receiving == 0)
         assert server.send(CHAT, {"messages": [{"role": "user", "content": "?"}]})[0] == 200
+
+
+def test_a_long_text_keeps_nobody_waiting() -> None:
+    tokenizer, text, beats, is_over = byte_tokenizer(), "ab " * 300_000, 0, threading.Event()
+
+    def beat() -> None:
+        nonlocal beats
+        while not is_over.wait(0.001):
+            beats += 1
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    assert eventually(lambda: beats > 0)
+    before = beats
+    ids = tokenizer.encode(text)
+    during = beats - before
+    is_over.set()
+    beating.join()
+    assert len(ids) > 300_000
+    assert during >= 5
 
 
 def test_bodies_together() -> None:

@@ -106,6 +106,11 @@ def _tokenized(served: Served, data: bytes) -> dict[str, Any]:
 
 async def detokenize(http: HttpRequest) -> Response:
     served: Served = http.app.state.served
-    body = parse_body(DetokenizeBody, read_json(await read_body(http, served.limits)))
+    data = await read_body(http, served.limits)
+    return json_response(await asyncio.to_thread(_detokenized, served, data))
+
+
+def _detokenized(served: Served, data: bytes) -> dict[str, Any]:
+    body = parse_body(DetokenizeBody, read_json(data))
     served.check_model(body.model)
-    return json_response({"prompt": served.tokenizer.decode(body.tokens)})
+    return {"prompt": served.tokenizer.decode(body.tokens)}

@@ -78,6 +78,7 @@ def make_app(
         exception_handlers={HTTPException: _no_route, ApiError: _error, ZayaError: _error, Exception: _error},
     )
     routes.state.served = served
+    routes.router.redirect_slashes = False  # to wherever the client says that the server is
     app: ASGIApp = routes if keys is None else Guard(routes, keys)
     if origins:  # outside of the guard: a browser asks whether it may ask, and sends no key with that
         app = CORSMiddleware(

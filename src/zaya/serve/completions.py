@@ -67,8 +67,10 @@ def prepare(served: Served, data: bytes) -> Raw:
     wanted = body.token_limit
     if wanted == 0 and not body.echo:
         raise ApiError(400, "max_tokens 0 draws nothing, and is for echo", code="invalid_value", param="max_tokens")
+    given = body.prompts
+    served.gate.check(len(given) * body.num_completions)  # before work is spent on a million of them
     tokenizer, prompts, texts = served.tokenizer, [], []
-    for prompt in body.prompts:
+    for prompt in given:
         is_text = isinstance(prompt, str)
         ids = tokenizer.encode(prompt, bos=body.add_special_tokens is not False) if is_text else list(prompt)
         served.room(len(ids), wanted)

@@ -21,9 +21,10 @@ _LONGEST_WAIT_S = 60
 class Limits:
     """Bounds of a server."""
 
-    max_body_bytes: int = 16 << 20
-    """Of a request, before anything of it is read."""
-    max_bodies_bytes: int = 256 << 20
+    max_body_bytes: int = 4 << 20
+    """Of a request, before anything of it is read. Room for 131,072 tokens with every character escaped; a longer text
+    is tokenized for tens of seconds, to be found too long."""
+    max_bodies_bytes: int = 64 << 20
     """Of all requests that are being received. What JSON holds takes many times its bytes."""
     head_timeout_s: float = 30.0
     """For a connection on which nothing is asked, or only the beginning of something."""
@@ -60,14 +61,18 @@ class Gate:
         self._seconds = 1.0
         """What a request takes, lately: a running mean."""
 
-    @contextmanager
-    def enter(self, completions: int) -> Iterator[None]:
-        """Raises ApiError where there is no room."""
+    def check(self, completions: int) -> None:
+        """Raises ApiError for so many as one request may not want."""
         most = min(self._limits.max_completions, self._limits.max_pending)
         if completions > most:
             raise ApiError(
                 400, f"a request may want {most} completions at most, prompts times n: {completions}", param="n"
             )
+
+    @contextmanager
+    def enter(self, completions: int) -> Iterator[None]:
+        """Raises ApiError where there is no room."""
+        self.check(completions)
         if self.pending + completions > self._limits.max_pending:
             wait = min(max(1, math.ceil(self._seconds)), _LONGEST_WAIT_S)
             raise ApiError(

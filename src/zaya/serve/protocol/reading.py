@@ -3,7 +3,8 @@
 1. UTF-8, without exception: no other encoding is guessed.
 2. JSON as its standard has it: no NaN, no infinities, not even as a number that is too large; nothing nested deeper
    than `MOST_DEPTH`, no number of thousands of digits.
-3. No lone surrogates: a string that is no text cannot become tokens, and would break whatever writes it down.
+3. No object of tens of thousands of fields.
+4. No lone surrogates: a string that is no text cannot become tokens, and would break whatever writes it down.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from zaya.serve.errors import ApiError
 
 MOST_DEPTH = 64
 """Levels of lists and objects inside each other. Schemas of tools have a dozen; Python gives up at about a thousand."""
+
+
+MOST_KEYS = 10_000
+"""Of one object. Each that nobody declared is an error of its own to pydantic."""
 
 
 def read_json(data: bytes) -> Any:
@@ -42,6 +47,9 @@ def _check(value: Any, *, may_hold_surrogates: bool) -> None:
         following: list[Any] = []
         for item in level:
             if isinstance(item, dict):
+                if len(item) > MOST_KEYS:
+                    message = f"an object has {len(item):,} fields; {MOST_KEYS:,} are allowed"
+                    raise ApiError(400, message, code="too_many_fields")
                 following += item.values()
                 if may_hold_surrogates:
                     following += item.keys()

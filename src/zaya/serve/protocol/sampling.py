@@ -13,7 +13,7 @@ from pydantic import Field
 
 from zaya.engine.types import SamplingParams, Structure
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps
+from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, OneError
 
 MOST_IDS = 1024
 """With settings of their own. Each of them is work in every step."""
@@ -54,7 +54,7 @@ class StructuredOutputs(Body):
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     json_object: bool | None = None
     regex: Text | None = None
-    choice: list[str] | None = None
+    choice: Annotated[list[str], OneError] | None = None
 
 
 class Sampling(NoOps):
@@ -83,7 +83,7 @@ class Sampling(NoOps):
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: Text | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Annotated[list[str], OneError] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
