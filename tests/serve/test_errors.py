@@ -107,6 +107,8 @@ WRONG = [
     (chat(response_format={"type": "json_schema", "json_schema": {"name": "x"}}), "response_format.json_schema.schema"),
     (chat(stream="yes"), "stream"),
     (chat(skip_special_tokens=False), "skip_special_tokens"),
+    (chat(skip_special_tokens=1), "skip_special_tokens"),
+    (raw(include_stop_str_in_output=0), "include_stop_str_in_output"),
     (chat(thinking_token_budget=-1), "thinking_token_budget"),
     ((RAW, {}), "prompt"),
     ((RAW, {"prompt": []}), "prompt"),

@@ -20,7 +20,7 @@ BLANK = r"[ ]|\n[ ]{0,40}"
 allows may follow, a model that has nothing to say writes blanks until its budget is spent."""
 
 MOST_VALUES, MOST_KEYS = 10_000, 1000
-"""In a schema, and in one object of it. llguidance takes seconds for these, and for keys the square of their number: ten
+"""In a schema, and in one object of it. llguidance takes seconds for these, and for keys the square of their number: 10
 for 8,000 of them."""
 
 _ANY = "/(?s:.*)/"

@@ -63,7 +63,8 @@ def openapi() -> dict[str, Any]:
         paths[path] = {"post": {**_operation(summary), "requestBody": {"required": True, "content": content}}}
         if path.startswith("/v1/"):
             answer = paths[path]["post"]["responses"]["200"]
-            answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            event = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+            answer["content"]["text/event-stream"] = {"schema": event}
     info = {"title": "zaya", "version": __version__, "description": "ZAYA1 behind OpenAI's interface."}
     key = {"key": {"type": "http", "scheme": "bearer"}}
     return {

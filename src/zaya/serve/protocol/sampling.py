@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from zaya.engine.types import SamplingParams, Structure
 from zaya.serve.errors import ApiError
@@ -17,6 +17,14 @@ from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, OneError
 
 MOST_IDS = 1024
 """With settings of their own. Each of them is work in every step."""
+
+
+def _boolean(value: Any) -> bool:
+    """To a literal of a boolean, 0 and 1 are one."""
+    if not isinstance(value, bool):
+        raise ValueError("input should be a valid boolean")
+    return value
+
 
 Count = Annotated[int, Field(ge=0, le=MOST_INT)]
 Id = Annotated[int, Field(ge=0, le=MOST_INT)]
@@ -92,8 +100,8 @@ class Sampling(NoOps):
     """Smaller comes first."""
     cache_salt: str | None = None
     """Prefixes are shared between requests of one salt only."""
-    skip_special_tokens: Literal[True] | None = None
-    include_stop_str_in_output: Literal[False] | None = None
+    skip_special_tokens: Annotated[Literal[True], BeforeValidator(_boolean)] | None = None
+    include_stop_str_in_output: Annotated[Literal[False], BeforeValidator(_boolean)] | None = None
 
     @property
     def num_completions(self) -> int:
