@@ -36,6 +36,7 @@ OWNERS = {
     "uvicorn": ("serve/",),
     "aiohttp": ("serve/",),
     "pydantic": ("serve/",),
+    "prometheus_client": ("serve/",),
     "httpx2": ("engine/transport.py",),
 }
 """Third-party package -> the files, or folders, that may import it."""

@@ -26,6 +26,7 @@ from zaya.engine.split import split, stop_ids
 from zaya.engine.state import SequenceState
 from zaya.engine.thinking import Thinking
 from zaya.engine.types import Completer, Completion, Delta, FinishReason, Request
+from zaya.serve.auth import Keys
 from zaya.serve.limits import Limits
 from zaya.serve.running import Server, listen, url_of
 from zaya.serve.served import Served
@@ -169,10 +170,13 @@ class Running:
     def connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
-    def events(self, path: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def events(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
         """The events of a stream, which has to end as one does."""
         connection = self.connection()
-        connection.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
+        wanted = {"Content-Type": "application/json", **(headers or {})}
+        connection.request("POST", path, json.dumps({**body, "stream": True}), wanted)
         text = connection.getresponse().read().decode()
         connection.close()
         *events, done, rest = text.split("\n\n")
@@ -182,10 +186,19 @@ class Running:
 
 @contextmanager
 def running(
-    completer: Completer, tokenizer: Tokenizer = TOKENIZER, name: str = "m", **limits: Any
+    completer: Completer,
+    tokenizer: Tokenizer = TOKENIZER,
+    name: str = "m",
+    *,
+    keys: Keys | None = None,
+    origins: Sequence[str] = (),
+    ignore_client_seed: bool = False,
+    **limits: Any,
 ) -> Iterator[Running]:
-    served, log = Served(completer, tokenizer, name, Limits(**limits), rsa_preset="micro"), []
-    server, listener = Server(served, write=lambda record: log.append(dict(record))), listen("127.0.0.1", 0)
+    served = Served(completer, tokenizer, name, Limits(**limits), "micro", ignore_client_seed=ignore_client_seed)
+    log: list[dict[str, Any]] = []
+    server = Server(served, write=lambda record: log.append(dict(record)), keys=keys, origins=origins)
+    listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -64,6 +64,18 @@ def test_prompts(server: Running, typist: Typist, prompt: Any, ids: list[list[in
     assert answer["usage"]["completion_tokens"] == sum(len(choice["token_ids"]) for choice in answer["choices"])
 
 
+@pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
+def test_seeds_that_are_not_taken(path: str) -> None:
+    typist = Typist(lambda *_: "a")
+    ask = {"prompt": "hi"} if path == PATH else {"messages": [{"role": "user", "content": "hi"}]}
+    with running(typist, ignore_client_seed=True) as server:
+        for _ in range(3):
+            assert server.send(path, {**ask, "seed": 9})[0] == 200
+    seeds = {request.seed for request in typist.requests}
+    assert len(seeds) == 3
+    assert 9 not in seeds
+
+
 def put_together(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     choices: dict[int, dict[str, Any]] = {}
     for event in events:

@@ -107,6 +107,8 @@ WRONG = [
     (chat(response_format={"type": "json_schema", "json_schema": {"name": "x"}}), "response_format.json_schema.schema"),
     (chat(stream="yes"), "stream"),
     (chat(skip_special_tokens=False), "skip_special_tokens"),
+    (chat(skip_special_tokens=1), "skip_special_tokens"),
+    (raw(include_stop_str_in_output=0), "include_stop_str_in_output"),
     (chat(thinking_token_budget=-1), "thinking_token_budget"),
     ((RAW, {}), "prompt"),
     ((RAW, {"prompt": []}), "prompt"),
@@ -192,6 +194,7 @@ BYTES = [
     (b"{", 400, "not_json"),
     (b'{"a": NaN}', 400, "not_json"),
     (b'{"a": Infinity}', 400, "not_json"),
+    (b'{"a": [-1e999]}', 400, "not_json"),
     (b'{"a": ' + b"9" * 5000 + b"}", 400, "not_json"),
     (b'{"a": "\xff"}', 400, "not_json"),
     ('{"a": 1}'.encode("utf-16"), 400, "not_json"),
@@ -201,6 +204,7 @@ BYTES = [
     (b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', 400, "not_unicode"),
     (b"[" * 100_000, 400, "too_deep"),
     (b'{"a":' * 65 + b"1" + b"}" * 65, 400, "too_deep"),
+    (json.dumps({f"x{i}": 1 for i in range(10_001)}).encode(), 400, "too_many_fields"),
     (b" " * 5000, 413, "body_too_large"),
 ]
 
@@ -293,7 +297,13 @@ def test_a_completion_that_never_comes() -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("GET", CHAT, 405), ("POST", "/health", 405), ("GET", "/v1/models/other", 404)],
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/health/", 404),
+        ("GET", CHAT, 405),
+        ("POST", "/health", 405),
+        ("GET", "/v1/models/other", 404),
+    ],
 )
 def test_paths(server: Running, method: str, path: str, status: int) -> None:
     found, answer, headers = server.send(path, method=method)
@@ -313,6 +323,9 @@ def test_about(server: Running) -> None:
     assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
     assert (answer["token_strs"][0], answer["max_model_len"]) == ("<bos>", 200)
     assert server.send("/detokenize", {"tokens": answer["tokens"][1:]})[1] == {"prompt": "ab 日"}
+    _, info, _ = server.send("/tokenizer_info")
+    assert (info["bos_token"], info["eos_token"]) == ("<bos>", "<|im_end|>")
+    assert {"chat_template", "tokenizer_class"} <= info.keys()
     _, chat, _ = server.send("/tokenize", {"messages": ASK})
     asked = server.send(CHAT, {"messages": ASK})[1]
     assert chat["count"] == asked["usage"]["prompt_tokens"]

@@ -1,8 +1,8 @@
 """A server under way: who is let in, who is let go, and how it stops.
 
 1. A client that goes ends its request within a step, streamed or not; what the engine holds for it is free again.
-2. A request that is not answered by its deadline ends in an error; a connection whose head or body does
-   not come is closed.
+2. A request that is not answered by its deadline ends in an error, and gives up its place even where nobody reads
+   that; a connection whose head or body does not come is closed.
 3. More completions than may wait are a 429 with Retry-After, and nothing of them is begun; later there is room again.
 4. A stream without anything to say says so.
 5. Told to stop, the server finishes what is under way, and ends what takes too long with an error; it takes nothing
@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -31,6 +33,9 @@ from tests.serve.fakes import Running, Typist, eventually, running
 from zaya.engine.engine import Engine
 from zaya.model.config import preset
 from zaya.model.transformer import ZayaModel
+from zaya.serve.http import ClientGone, EventStream
+from zaya.serve.limits import Limits
+from zaya.serve.served import Served
 from zaya.text import byte_tokenizer
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
@@ -141,6 +146,34 @@ def test_a_body_of_pieces_is_counted() -> None:
         connection.request("POST", CHAT, iter([b" " * 60] * 4), headers, encode_chunked=True)
         assert connection.getresponse().status == 413
         connection.close()
+
+
+def test_a_client_that_does_not_read() -> None:
+    """What it was sent last stays where it is; its place must not."""
+    left: list[str] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def events() -> AsyncGenerator[dict[str, Any], None]:
+        while True:
+            yield {"a": 1}
+
+    async def ask(served: Served) -> None:
+        stack = AsyncExitStack()
+        stack.callback(left.append, "place")
+        work = await stack.enter_async_context(served.start([], completions=1))
+        stream = EventStream(events(), stack=stack, within=work.deadline(), limits=served.limits)
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(stream({"type": "http"}, receive, send), 10)
+
+    served = Served(held(), byte_tokenizer(), "m", Limits(deadline_s=0.05, head_timeout_s=0.1))
+    asyncio.run(ask(served))
+    assert (left, served.gate.pending) == (["place"], 0)
 
 
 # ----- 3

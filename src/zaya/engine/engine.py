@@ -86,6 +86,8 @@ class EngineStats:
     pages_used: int
     """Pages that hold something, the prefix cache's included."""
     pages_free: int
+    pages_reclaimable: int
+    """Pages that are free, or that only the prefix cache holds."""
     snapshots: int
     """States that the prefix cache keeps."""
 
@@ -345,6 +347,7 @@ class Engine:
             waiting=len(scheduler.waiting),
             pages_used=table.pages - table.free,
             pages_free=table.free,
+            pages_reclaimable=table.reclaimable,
             snapshots=len(scheduler.cache),
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -33,6 +34,10 @@ class RequestHandle:
         """What went wrong with those that never will, by index; the others are not touched by it."""
         self.error: Exception | None = None
         """What went wrong with the request as a whole."""
+        self.drawn = 0
+        """Tokens that were told, of all its completions."""
+        self.first_at: float | None = None
+        """When the first of them was, by `time.monotonic`."""
         self._on_cancel = on_cancel
         self._lock = threading.Lock()
         self._deltas: dict[int, Delta] = {}
@@ -90,6 +95,9 @@ class RequestHandle:
     def tell(self, delta: Delta) -> None:
         """There is more of a completion."""
         with self._lock:
+            if self.first_at is None and delta.ids:
+                self.first_at = time.monotonic()
+            self.drawn += len(delta.ids)
             before = self._deltas.get(delta.index)
             self._deltas[delta.index] = delta if before is None else _joined(before, delta)
             listening, self._listening = self._listening, []

@@ -19,6 +19,10 @@ BLANK = r"[ ]|\n[ ]{0,40}"
 """White space between the parts of JSON: a blank, or a newline and the indentation of a line. Where all that JSON
 allows may follow, a model that has nothing to say writes blanks until its budget is spent."""
 
+MOST_VALUES, MOST_KEYS = 10_000, 1000
+"""In a schema, and in one object of it. llguidance takes seconds for these, and for keys the square of their number: 10
+for 8,000 of them."""
+
 _ANY = "/(?s:.*)/"
 
 
@@ -77,6 +81,22 @@ def length(least: int, most: int | None) -> str:
 def json_value(schema: Mapping[str, Any]) -> str:
     """A JSON value of a checked schema."""
     return f"%json {_schema(schema)}"
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raises UsageError for a value that would take very long to compile."""
+    left, count = [value], 0
+    while left:
+        item = left.pop()
+        count += 1
+        if isinstance(item, Mapping):
+            if len(item) > MOST_KEYS:
+                raise UsageError(f"{name} is too large: an object has {len(item):,} keys; {MOST_KEYS:,} can be held")
+            left += item.values()
+        elif isinstance(item, list | tuple):
+            left += item
+        if count + len(left) > MOST_VALUES:
+            raise UsageError(f"{name} is too large: it has more than {MOST_VALUES:,} values")
 
 
 def check_schema(name: str, schema: Mapping[str, Any]) -> None:

@@ -101,6 +101,7 @@ class Grammars:
 
     def _rules(self, kind: str, value: Any, require_call: bool, parallel_calls: bool) -> tuple[str, ...]:
         """The rules of each grammar that has to let a token in."""
+        lark.check_size(f"the structure ({kind})", value)
         match kind, value:
             case "json", Mapping():
                 lark.check_schema("the schema", value)

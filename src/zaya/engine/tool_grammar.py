@@ -61,6 +61,7 @@ def tool_grammar(
     functions = [tool["function"] for tool in normalize_tools(tools) or []]
     if not functions:
         raise UsageError("a structure of tools declares none", hint="give at least one tool, or no structure")
+    lark.check_size("the tools", functions)
     names = [function["name"] for function in functions]
     types = parameter_types(tools)
     rules: list[str] = []

@@ -240,6 +240,25 @@ class Delta:
 class Handle(Protocol):
     """A request under way. Iterate it for its deltas, or await its result; both may be done."""
 
+    @property
+    def drawn(self) -> int:
+        """Tokens drawn so far, of all its completions."""
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more comes."""
+        ...
+
+    def completed(self) -> list[Completion]:
+        """Its completions in order, once it is done, without those that failed. Raises what went wrong with all."""
+        ...
+
+    @property
+    def first_at(self) -> float | None:
+        """When the first of them was, by `time.monotonic`; None before that."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[Delta]: ...
 
     async def result(self) -> list[Completion]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -57,6 +58,23 @@ async def version(http: HttpRequest) -> Response:
     return json_response({"version": __version__})
 
 
+async def metrics(http: HttpRequest) -> Response:
+    served: Served = http.app.state.served
+    return Response(served.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def tokenizer_info(http: HttpRequest) -> Response:
+    """As vLLM has it: harnesses ask for it before they leave tokens to the server."""
+    tokenizer = http.app.state.served.tokenizer
+    return json_response(
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **tokenizer.special_names,
+            "chat_template": tokenizer.chat_template,
+        }
+    )
+
+
 async def tokenize(http: HttpRequest) -> Response:
     served: Served = http.app.state.served
     data = await read_body(http, served.limits)
@@ -88,6 +106,11 @@ def _tokenized(served: Served, data: bytes) -> dict[str, Any]:
 
 async def detokenize(http: HttpRequest) -> Response:
     served: Served = http.app.state.served
-    body = parse_body(DetokenizeBody, read_json(await read_body(http, served.limits)))
+    data = await read_body(http, served.limits)
+    return json_response(await asyncio.to_thread(_detokenized, served, data))
+
+
+def _detokenized(served: Served, data: bytes) -> dict[str, Any]:
+    body = parse_body(DetokenizeBody, read_json(data))
     served.check_model(body.model)
-    return json_response({"prompt": served.tokenizer.decode(body.tokens)})
+    return {"prompt": served.tokenizer.decode(body.tokens)}

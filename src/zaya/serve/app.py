@@ -1,6 +1,8 @@
 """The application: which path is answered by whom, and what is around every answer.
 
-    Envelope (an id, a line in the log, errors as OpenAI's) ─► routes ─► chat, responses, completions, about
+    Envelope (id, log line, errors as OpenAI's) ─► CORS ─► Guard (keys) ─► routes ─► chat, responses, completions, about
+
+The two in the middle are there where the server was told of origins, and of keys.
 
 To add an endpoint: a function from a request to a response, its row in `ROUTES`, and where it has a body, its record in
 `serve/protocol` and in `serve.openapi.BODIES`.
@@ -9,11 +11,12 @@ To add an endpoint: a function from a request to a response, its row in `ROUTES`
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -22,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zaya.errors import ZayaError
 from zaya.serve import about, log
+from zaya.serve.auth import Guard, Keys
 from zaya.serve.chat import chat_completions
 from zaya.serve.completions import completions
 from zaya.serve.errors import ApiError, as_api_error
@@ -32,6 +36,13 @@ from zaya.serve.served import Served
 
 GONE = 499
 """The status in the log, as web servers write it, of a request whose client did not wait for the answer."""
+
+
+_TOLD_TO_PAGES = (
+    "X-Request-Id",
+    "Retry-After",
+    *(f"x-ratelimit-{fact}-{what}" for fact in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
+)
 
 
 async def _openapi(http: HttpRequest) -> Response:
@@ -46,20 +57,35 @@ ROUTES = [
     Route("/v1/models/{name:path}", about.one_model),
     Route("/tokenize", about.tokenize, methods=["POST"]),
     Route("/detokenize", about.detokenize, methods=["POST"]),
+    Route("/tokenizer_info", about.tokenizer_info),
     Route("/health", about.health),
     Route("/ready", about.ready),
     Route("/version", about.version),
+    Route("/metrics", about.metrics),
     Route("/openapi.json", _openapi),
 ]
 
 
-def make_app(served: Served, *, write: log.Write = log.write_nothing) -> ASGIApp:
-    """The application over one model. `write` gets a record for each request."""
-    app = Starlette(
+def make_app(
+    served: Served,
+    *,
+    write: log.Write = log.write_nothing,
+    keys: Keys | None = None,
+    origins: Sequence[str] = (),
+) -> ASGIApp:
+    """The application over one model. `write` gets a record for each request. Without `keys` nobody needs one; pages
+    of `origins` may ask from a browser."""
+    routes = Starlette(
         routes=ROUTES,
         exception_handlers={HTTPException: _no_route, ApiError: _error, ZayaError: _error, Exception: _error},
     )
-    app.state.served = served
+    routes.state.served = served
+    routes.router.redirect_slashes = False  # to wherever the client says that the server is
+    app: ASGIApp = routes if keys is None else Guard(routes, keys)
+    if origins:  # outside of the guard: a browser asks whether it may ask, and sends no key with that
+        app = CORSMiddleware(
+            app, origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=_TOLD_TO_PAGES
+        )
     return Envelope(app, write)
 
 

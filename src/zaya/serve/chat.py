@@ -72,7 +72,7 @@ def chat_of(served: Served, body: ChatBody) -> Chat:
         prompt_ids=ids,
         params=params,
         n=body.num_completions,
-        seed=body.drawn_seed(),
+        seed=body.drawn_seed(ignore=served.ignore_client_seed),
         priority=-(body.priority or 0),
         cache_salt=body.cache_salt or "",
     )

@@ -21,6 +21,7 @@ from zaya import __version__
 from zaya.core.rng import derive_seed
 from zaya.engine.reply import CLOSING
 from zaya.engine.types import Completion, Delta, FinishReason, Request
+from zaya.serve.auth import charge
 from zaya.serve.errors import ApiError
 from zaya.serve.http import EventStream, json_response, read_body, unless_gone
 from zaya.serve.log import note
@@ -66,8 +67,10 @@ def prepare(served: Served, data: bytes) -> Raw:
     wanted = body.token_limit
     if wanted == 0 and not body.echo:
         raise ApiError(400, "max_tokens 0 draws nothing, and is for echo", code="invalid_value", param="max_tokens")
+    given = body.prompts
+    served.gate.check(len(given) * body.num_completions)  # before work is spent on a million of them
     tokenizer, prompts, texts = served.tokenizer, [], []
-    for prompt in body.prompts:
+    for prompt in given:
         is_text = isinstance(prompt, str)
         ids = tokenizer.encode(prompt, bos=body.add_special_tokens is not False) if is_text else list(prompt)
         served.room(len(ids), wanted)
@@ -82,7 +85,7 @@ def prepare(served: Served, data: bytes) -> Raw:
             structure=body.structure(),
         )
         # each prompt draws from a stream of its own, and one alone from the one it was given
-        seed = body.drawn_seed()
+        seed = body.drawn_seed(ignore=served.ignore_client_seed)
         seeds = [seed if i == 0 else derive_seed(seed, "prompt", i) for i in range(len(prompts))]
         requests = [
             Request(
@@ -250,6 +253,7 @@ async def _echo(served: Served, raw: Raw, number: int) -> _Echo:
     if not hasattr(completer, "score"):
         raise ApiError(400, "log-probabilities of a prompt are not to be had from this model", param="echo")
     scorer: Scorer = completer
+    charge(len(ids))
     scores = await asyncio.to_thread(scorer.score, ids, raw.count)
     numbers = [None, *scores.logprobs.tolist()]
     tops: Tops = (scores.top_ids, scores.top_logprobs) if raw.count else (None, None)

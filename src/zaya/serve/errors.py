@@ -20,7 +20,7 @@ _THEIR_NAMES = {"stop_ids": "stop_token_ids", "think_budget": "thinking_token_bu
 _ENGINE_NAMES = re.compile(rf"\b({'|'.join(_THEIR_NAMES)})\b")
 _PATH = re.compile(r"(messages|tools)\[\d+\][\w.\[\]]*|[a-z]+(_[a-z]+)+(?= (has|must|is|holds)\b)")
 """How a message begins that is about a field."""
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
@@ -50,6 +50,8 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
+        if self.status == 401:
+            return {"WWW-Authenticate": "Bearer"}
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 

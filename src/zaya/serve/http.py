@@ -51,11 +51,13 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise _too_large(limits)
     data = bytearray()
     try:
-        async with asyncio.timeout(limits.body_timeout_s):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > limits.max_body_bytes:
-                    raise _too_large(limits)
+        with request.app.state.served.gate.receive() as count:
+            async with asyncio.timeout(limits.body_timeout_s):
+                async for chunk in request.stream():
+                    count(len(chunk))
+                    data += chunk
+                    if len(data) > limits.max_body_bytes:
+                        raise _too_large(limits)
     except TimeoutError:
         message = f"the body did not come within {limits.body_timeout_s:g} s"
         raise ApiError(408, message, code="body_timeout") from None
@@ -107,7 +109,7 @@ class EventStream(Response):
         self._stack = stack
         self._within = within
         self._failed = failed
-        self._keep_alive_s = limits.keep_alive_s
+        self._limits = limits
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,6 +119,7 @@ class EventStream(Response):
     async def _run(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         pulse, mistake = asyncio.create_task(self._pulse(send)), None
+        last = DONE if self._failed is None else b""
         try:
             async with self._within, aclosing(self._events) as events:
                 async for event in events:
@@ -125,10 +128,15 @@ class EventStream(Response):
             told = as_api_error(error)
             mistake = error if told.status == 500 else None
             note_error(told)
-            await self._send(send, self._event(told.body if self._failed is None else self._failed(told)))
+            last = self._event(told.body if self._failed is None else self._failed(told)) + last
         finally:
             pulse.cancel()
-        await send({"type": "http.response.body", "body": b"" if self._failed else DONE, "more_body": False})
+        try:
+            # outside of the deadline, and so in a time of its own: whoever does not read would hold a place for ever
+            async with asyncio.timeout(self._limits.head_timeout_s):
+                await send({"type": "http.response.body", "body": last, "more_body": False})
+        except TimeoutError:
+            raise ClientGone from None
         if mistake is not None:
             raise mistake
 
@@ -145,8 +153,9 @@ class EventStream(Response):
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
         while True:
-            await asyncio.sleep(self._sent_at + self._keep_alive_s - loop.time())
-            if loop.time() >= self._sent_at + self._keep_alive_s:
+            due = self._sent_at + self._limits.keep_alive_s
+            await asyncio.sleep(due - loop.time())
+            if loop.time() >= self._sent_at + self._limits.keep_alive_s:
                 await self._send(send, _KEEP_ALIVE)
 
 

@@ -7,7 +7,7 @@ bound. Those let in wait in the engine, in its order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,8 +21,11 @@ _LONGEST_WAIT_S = 60
 class Limits:
     """Bounds of a server."""
 
-    max_body_bytes: int = 16 << 20
-    """Of a request, before anything of it is read."""
+    max_body_bytes: int = 4 << 20
+    """Of a request, before anything of it is read. Room for 131,072 tokens with every character escaped; a longer text
+    is tokenized for tens of seconds, to be found too long."""
+    max_bodies_bytes: int = 64 << 20
+    """Of all requests that are being received. What JSON holds takes many times its bytes."""
     head_timeout_s: float = 30.0
     """For a connection on which nothing is asked, or only the beginning of something."""
     body_timeout_s: float = 30.0
@@ -61,17 +64,23 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.pending = 0
+        self.receiving = 0
+        """Bytes of bodies that are not complete."""
         self._seconds = 1.0
         """What a request takes, lately: a running mean."""
 
-    @contextmanager
-    def enter(self, completions: int) -> Iterator[None]:
-        """Raises ApiError where there is no room."""
+    def check(self, completions: int) -> None:
+        """Raises ApiError for so many as one request may not want."""
         most = min(self._limits.max_completions, self._limits.max_pending)
         if completions > most:
             raise ApiError(
                 400, f"a request may want {most} completions at most, prompts times n: {completions}", param="n"
             )
+
+    @contextmanager
+    def enter(self, completions: int) -> Iterator[None]:
+        """Raises ApiError where there is no room."""
+        self.check(completions)
         if self.pending + completions > self._limits.max_pending:
             wait = min(max(1, math.ceil(self._seconds)), _LONGEST_WAIT_S)
             raise ApiError(
@@ -82,6 +91,24 @@ class Gate:
             yield
         finally:
             self.pending -= completions
+
+    @contextmanager
+    def receive(self) -> Iterator[Callable[[int], None]]:
+        """Counts the bytes of a body while it comes. Raises ApiError where there is no room for more of them."""
+        received = 0
+
+        def add(count: int) -> None:
+            nonlocal received
+            received += count
+            self.receiving += count
+            if self.receiving > self._limits.max_bodies_bytes:
+                message = "too many large requests are being received; come again in 1 s"
+                raise ApiError(429, message, code="too_many_bytes", retry_after_s=1)
+
+        try:
+            yield add
+        finally:
+            self.receiving -= received
 
     def took(self, seconds: float) -> None:
         """A request has been answered."""

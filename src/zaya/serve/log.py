@@ -38,16 +38,23 @@ def begin() -> dict[str, Any]:
 
 def note(usage: Mapping[str, Any]) -> None:
     """Write down what a request has read and written."""
-    notes = _notes.get()
-    if notes is not None:
-        notes |= {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+    _add({name: usage[name] for name in ("prompt_tokens", "completion_tokens")})
+
+
+def note_caller(name: str) -> None:
+    """Write down whose key it came with, by its name."""
+    _add({"key": name})
 
 
 def note_error(error: ApiError) -> None:
     """Write down what a client is told, by its code and field; the message may quote what was said."""
+    _add({"answered": error.status, "code": error.code, "param": error.param})
+
+
+def _add(facts: Mapping[str, Any]) -> None:
     notes = _notes.get()
     if notes is not None:
-        notes |= {"answered": error.status, "code": error.code, "param": error.param}
+        notes |= facts
 
 
 def request_id(given: str | None) -> str:

@@ -29,16 +29,19 @@ _GETS = {
     "/health": "Whether the process lives.",
     "/ready": "Whether requests are taken; 503 while the server is stopping.",
     "/version": "The version of zaya.",
+    "/tokenizer_info": "The special tokens and the chat template.",
+    "/metrics": "What Prometheus reads.",
     "/openapi.json": "This document.",
 }
 
 _ERRORS = {
     "400": "The request is wrong; the error names the field.",
+    "401": "The server asks for a key.",
     "404": "There is no such model.",
     "408": "The body did not come in time.",
     "413": "The body is too large.",
     "415": "The body is not JSON by its headers.",
-    "429": "Too many requests are waiting; Retry-After says when to come again.",
+    "429": "Too many requests are waiting, or too many came with this key; Retry-After says when to come again.",
     "500": "The server made a mistake.",
     "502": "A completion failed on the way.",
     "503": "The server is stopping.",
@@ -54,6 +57,7 @@ def openapi() -> dict[str, Any]:
     )
     schemas = {**definitions.get("$defs", {}), "Error": _error()}
     paths: dict[str, Any] = {path: {"get": _operation(summary)} for path, summary in _GETS.items()}
+    paths["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     paths["/v1/models/{name}"]["get"]["parameters"] = [name]
     for path, (body, summary) in BODIES.items():
@@ -61,9 +65,17 @@ def openapi() -> dict[str, Any]:
         paths[path] = {"post": {**_operation(summary), "requestBody": {"required": True, "content": content}}}
         if path.startswith("/v1/"):
             answer = paths[path]["post"]["responses"]["200"]
-            answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            event = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+            answer["content"]["text/event-stream"] = {"schema": event}
     info = {"title": "zaya", "version": __version__, "description": "ZAYA1 behind OpenAI's interface."}
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+    key = {"key": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": info,
+        "security": [{}, {"key": []}],  # as the server was started
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": key},
+    }
 
 
 def _operation(summary: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def planned(served: Served, body: ChatBody) -> Plan:
     config, warnings = _cut(config, served.limits)
     messages = [in_our_roles(message) for message in body.messages]
     aggregation_messages(messages, [""])  # what is no question is told as such
-    seed = secrets.randbits(_SEED_BITS) if run.seed is None else run.seed
+    seed = secrets.randbits(_SEED_BITS) if run.seed is None or served.ignore_client_seed else run.seed
     try:
         people = Population(messages, seed, config, served.tokenizer, served.context)
     except UsageError as error:

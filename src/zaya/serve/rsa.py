@@ -82,7 +82,7 @@ async def _check_structure(served: Served, structure: Structure) -> None:
     Raises UsageError."""
     ids = render(served.tokenizer, [{"role": "user", "content": "."}]).ids
     handle = await served.submit(Request(prompt_ids=ids, params=SamplingParams(max_tokens=1, structure=structure)))
-    handle.cancel()
+    served.let_go(handle)
 
 
 async def _solve(served: Served, plan: Plan, on_event: OnEvent | None = None) -> Solution:
@@ -278,7 +278,7 @@ class _InTurn:
                 try:
                     return await self._handle.result()
                 finally:
-                    self._handle.cancel()
+                    self._served.let_go(self._handle)
         finally:
             self._begun.set()
 

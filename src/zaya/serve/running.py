@@ -10,7 +10,9 @@ Ctrl-C a second time does not wait.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +21,7 @@ import uvicorn
 from zaya.errors import UsageError
 from zaya.serve import log
 from zaya.serve.app import make_app
+from zaya.serve.auth import Keys
 from zaya.serve.served import Served
 
 _MOST_CONNECTIONS_PER_PENDING = 4
@@ -28,11 +31,18 @@ _MOST_CONNECTIONS_PER_PENDING = 4
 class Server(uvicorn.Server):
     """uvicorn, except for how it stops."""
 
-    def __init__(self, served: Served, *, write: log.Write = log.write_line) -> None:
+    def __init__(
+        self,
+        served: Served,
+        *,
+        write: log.Write = log.write_line,
+        keys: Keys | None = None,
+        origins: Sequence[str] = (),
+    ) -> None:
         limits = served.limits
         super().__init__(
             uvicorn.Config(
-                make_app(served, write=write),
+                make_app(served, write=write, keys=keys, origins=origins),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -98,6 +108,11 @@ def listen(host: str, port: int) -> socket.socket:
             f"cannot listen at {host}, port {port}: {error}", hint="choose another --port or --host"
         ) from error
     return listener
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def url_of(listener: socket.socket) -> str:

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from zaya.engine.split import stop_ids
 from zaya.engine.types import Completer, Completion, Delta, FinishReason, Handle, Request
 from zaya.errors import CompletionError, did_you_mean
+from zaya.serve.auth import charge
 from zaya.serve.errors import ApiError
 from zaya.serve.limits import Gate, Limits
+from zaya.serve.metrics import PREFIX, Metrics
 from zaya.text import Tokenizer
 
 
@@ -37,8 +39,12 @@ class Served:
     is_draining: bool = False
     """The server has been told to stop: what is under way goes on, and nothing new begins."""
     under_way: set[Work] = field(default_factory=set)
+    metrics_prefix: str = PREFIX
+    ignore_client_seed: bool = False
+    """Every request draws a new text, whatever seed it sends."""
 
     def __post_init__(self) -> None:
+        self.metrics = Metrics(self.name, self.completer, self.metrics_prefix)
         self.gate = Gate(self.limits)
         self.rsa_slots = asyncio.Semaphore(self.limits.max_rsa_running)
         """For rollouts of Markovian RSA."""
@@ -86,7 +92,7 @@ class Served:
                 yield work
             finally:
                 for handle in work.handles:
-                    handle.cancel()
+                    self.let_go(handle)
 
     @asynccontextmanager
     async def admit(self, completions: int, requests: Sequence[Request] = ()) -> AsyncIterator[Work]:
@@ -103,14 +109,24 @@ class Served:
                 self.gate.took(time.monotonic() - work.begun)
 
     async def submit(self, request: Request) -> Handle:
-        """Hand a request to the completer."""
+        """Hand a request to the completer. Who asked lets go of it in the end (`let_go`)."""
+        begun = time.monotonic()
         # in a thread, because a grammar may take long to compile; which goes on when its client goes
         submitted = asyncio.get_running_loop().run_in_executor(None, self.completer.submit, request)
         try:
-            return await asyncio.shield(submitted)
+            handle = await asyncio.shield(submitted)
         except asyncio.CancelledError:
             submitted.add_done_callback(_cancel)
             raise
+        self.metrics.begin(request, handle, begun)
+        charge(len(request.prompt_ids or ()))
+        return handle
+
+    def let_go(self, handle: Handle) -> None:
+        """Nothing more is wanted of it."""
+        self.metrics.end(handle)
+        handle.cancel()
+        charge(handle.drawn)
 
 
 class Work:
@@ -136,13 +152,15 @@ class Work:
     async def deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:
         """What comes, with the number of its request. Raises what went wrong with one; a completion that never comes
         is for `results` to tell."""
-        if len(self.handles) == 1:
-            async for delta in self.handles[0]:
-                yield 0, delta
-        else:
-            async with aclosing(_merged(self.handles)) as merged:
-                async for number, delta in merged:
-                    yield number, delta
+        seen: dict[tuple[int, int], float] = {}
+        async with aclosing(_merged(self.handles)) as merged:
+            async for number, delta in merged:
+                if delta.ids:
+                    key, now = (number, delta.index), time.monotonic()
+                    if key in seen:
+                        self.served.metrics.gap(now - seen[key], len(delta.ids))
+                    seen[key] = now
+                yield number, delta
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
@@ -169,6 +187,10 @@ class Work:
 
 async def _merged(handles: Sequence[Handle]) -> AsyncGenerator[tuple[int, Delta], None]:
     """The deltas of several requests as they come."""
+    if len(handles) == 1:
+        async for delta in handles[0]:
+            yield 0, delta
+        return
     # of one place: while nobody reads, deltas are joined in the handles and not heaped up here
     queue: asyncio.Queue[tuple[int, Delta] | Exception | None] = asyncio.Queue(maxsize=1)
 

@@ -206,7 +206,8 @@ class Tokenizer:
     def _encode(self, text: str) -> list[int]:
         try:
             # the published post-processor closes every text with the end of a turn: never let it
-            return self._backend.encode(text, add_special_tokens=False).ids
+            # as a batch of one, since `encode` keeps other threads waiting for as long as it takes
+            return self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         except (TypeError, UnicodeEncodeError) as error:
             raise _not_text(error) from error
 

@@ -17,6 +17,10 @@ from zaya.serve.errors import ApiError
 
 Name = Annotated[str, Field(max_length=256)]
 
+OneError = Field(fail_fast=True)
+"""For lists of any length: one item that is wrong tells enough, and a million of them would take memory for a million
+explanations."""
+
 MOST_INT = (1 << 31) - 1
 """Of a count. Larger ones would leave what numpy and PyTorch calculate with."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT, Body, Name
+from zaya.serve.protocol.base import MOST_INT, Body, Name, OneError
 from zaya.serve.protocol.rsa import ProxyFields, RsaBody
 from zaya.serve.protocol.sampling import Count, Sampling
 
@@ -37,6 +37,9 @@ def known_keys(message: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in message.items() if key in MESSAGE_KEYS and value is not None}
 
 
+Message = Annotated[dict[str, Any], AfterValidator(known_keys)]
+
+
 class NamedFunction(Body):
     """A tool by its name."""
 
@@ -60,7 +63,7 @@ class TemplateKwargs(Body):
 class ChatBody(Sampling, ProxyFields):
     """A conversation, and how to go on with it."""
 
-    messages: list[Annotated[dict[str, Any], AfterValidator(known_keys)]] = Field(min_length=1)
+    messages: Annotated[list[Message], OneError] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = Field(default=None, max_length=256)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     """ "auto", also by default, lets the model choose; "required" and a named tool leave it no choice."""

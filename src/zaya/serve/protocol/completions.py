@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT
+from zaya.serve.protocol.base import MOST_INT, OneError
 from zaya.serve.protocol.sampling import Id, Sampling
 
 Prompt = str | Sequence[int]
@@ -17,7 +17,12 @@ Prompt = str | Sequence[int]
 class CompletionBody(Sampling):
     """Prompts, and how to continue them."""
 
-    prompt: str | list[Id] | list[str] | list[list[Id]]
+    prompt: (
+        str
+        | Annotated[list[Id], OneError]
+        | Annotated[list[str], OneError]
+        | Annotated[list[Annotated[list[Id], OneError]], OneError]
+    )
     """One prompt or several, each as text or as ids."""
     max_tokens: Annotated[int, Field(ge=0, le=MOST_INT)] | None = None
     """By default 16. 0 draws nothing, and is for `echo`."""

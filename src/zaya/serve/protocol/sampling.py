@@ -9,14 +9,22 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from zaya.engine.types import SamplingParams, Structure
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps
+from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, OneError
 
 MOST_IDS = 1024
 """With settings of their own. Each of them is work in every step."""
+
+
+def _boolean(value: Any) -> bool:
+    """To a literal of a boolean, 0 and 1 are one."""
+    if not isinstance(value, bool):
+        raise ValueError("input should be a valid boolean")
+    return value
+
 
 Count = Annotated[int, Field(ge=0, le=MOST_INT)]
 Id = Annotated[int, Field(ge=0, le=MOST_INT)]
@@ -54,7 +62,7 @@ class StructuredOutputs(Body):
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     json_object: bool | None = None
     regex: Text | None = None
-    choice: list[str] | None = None
+    choice: Annotated[list[str], OneError] | None = None
 
 
 class Sampling(NoOps):
@@ -83,7 +91,7 @@ class Sampling(NoOps):
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: Text | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Annotated[list[str], OneError] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
@@ -92,8 +100,8 @@ class Sampling(NoOps):
     """Smaller comes first."""
     cache_salt: str | None = None
     """Prefixes are shared between requests of one salt only."""
-    skip_special_tokens: Literal[True] | None = None
-    include_stop_str_in_output: Literal[False] | None = None
+    skip_special_tokens: Annotated[Literal[True], BeforeValidator(_boolean)] | None = None
+    include_stop_str_in_output: Annotated[Literal[False], BeforeValidator(_boolean)] | None = None
 
     @property
     def num_completions(self) -> int:
@@ -109,9 +117,9 @@ class Sampling(NoOps):
     def wants_usage_always(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
-    def drawn_seed(self) -> int:
+    def drawn_seed(self, *, ignore: bool = False) -> int:
         """The seed that was asked for, or one that nobody has had."""
-        return secrets.randbits(63) if self.seed is None else self.seed
+        return secrets.randbits(63) if self.seed is None or ignore else self.seed
 
     def params(self, *, max_tokens: int, top_logprobs: int, think_budget: int | None, **others: Any) -> SamplingParams:
         """What is left to the ways of asking comes as arguments. Raises UsageError."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import Field
 
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import Name, NoOps
-from zaya.serve.protocol.chat import TemplateKwargs, known_keys
+from zaya.serve.protocol.base import Name, NoOps, OneError
+from zaya.serve.protocol.chat import Message, TemplateKwargs
 from zaya.serve.protocol.sampling import Id
 
 
@@ -18,8 +18,8 @@ class TokenizeBody(NoOps):
     model: Name | None = None
     prompt: str | None = None
     add_special_tokens: bool | None = None
-    messages: list[Annotated[dict[str, Any], AfterValidator(known_keys)]] | None = None
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[Message], OneError] | None = None
+    tools: list[dict[str, Any]] | None = Field(default=None, max_length=256)
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: TemplateKwargs | None = None
@@ -35,4 +35,4 @@ class DetokenizeBody(NoOps):
     """Ids."""
 
     model: Name | None = None
-    tokens: list[Id]
+    tokens: Annotated[list[Id], OneError]
