@@ -29,6 +29,7 @@ class Taste:
 
     name = "tests.rl.tasks:TASTE"
     version = 1
+    about = About("taste", "Apache-2.0", highest=3)
 
     def sample(self, seed: int, difficulty: int) -> Problem:
         return Problem(self.name, f"{seed % 1000:03}: name a digit.\n{INSTRUCTION}", {}, difficulty, seed)

@@ -11,6 +11,7 @@ Left out: its rewards for answers that are nearly right. A right answer earns 1,
 
 from __future__ import annotations
 
+import copy
 import random
 import tomllib
 from collections.abc import Mapping
@@ -86,9 +87,7 @@ class RlveEnvironment:
         if not parameters:
             return None
         environment = environment_class(answer_markers=_MARKERS)
-        # Its own time limit leaves a thread running that goes on drawing from the global generators; the pool ends
-        # the process instead. Seeds of numpy have 32 bits.
-        if not environment.generator(rng.getrandbits(32), rng.choice(parameters), timeout_second=None):
+        if not self._is_made(environment, rng.getrandbits(32), rng.choice(parameters)):
             return None
         prompt = f"{environment.prompt_generator()}\n{INSTRUCTION}"
         if len(prompt) > LONGEST_PROMPT:
@@ -100,6 +99,23 @@ class RlveEnvironment:
         if reference is not None:
             meta["reference"] = str(reference)
         return Problem(self.name, prompt, meta, difficulty, seed, self.version)
+
+    @staticmethod
+    def _is_made(environment: Any, seed: int, parameter: Any) -> bool:
+        """Make the problem as the package's `generator` does, but for its thread: that costs more than most problems,
+        and where a time limit leaves it running it goes on drawing from the global generators. The pool ends the
+        process instead. Seeds of numpy have 32 bits."""
+        from Gym.environment import manual_seed
+
+        environment.seed, environment.parameter = seed, copy.deepcopy(parameter)
+        manual_seed(seed)
+        try:
+            environment._generate()
+        except MemoryError:
+            raise
+        except Exception:
+            return False
+        return environment.parameter is not None
 
     def score(self, problem: Problem, text: str) -> Score:
         environment = self._loaded()[0](answer_markers=_MARKERS)
