@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from tests.ttc.test_rsa import SMALL, TOKENIZER, content, tagging, tags_in
 from zaya.engine.scripted import Prompt, Script, ScriptedCompleter
 from zaya.engine.types import Completion, Delta, Request
 from zaya.errors import CompletionError, UsageError
+from zaya.ttc import population
 from zaya.ttc.rsa import RsaConfig, asolve, solve, solve_many
 from zaya.ttc.trace import replay
 from zaya.ttc.types import Event, Solution
@@ -119,6 +121,21 @@ def test_it_comes_to_what_whole_rounds_come_to(changes: Mapping[str, Any]) -> No
         assert slow.most <= options.get("max_concurrency", 6)
         assert not solution.partial
         assert len(slow.requests) == config.generations
+
+
+@pytest.mark.parametrize("barrier", ["full", "early"])
+def test_a_tail_that_takes_a_while_is_waited_for(barrier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(SMALL, barrier=barrier)
+    [expected] = solve_many(["one?"], ScriptedCompleter(TOKENIZER, tagging), TOKENIZER, config=config, seeds=[5])
+    carry = population.carry
+
+    def slowly(tokenizer: Any, completion: Completion, *more: Any) -> str:
+        time.sleep(len(completion.ids) % 3 * 0.005)
+        return carry(tokenizer, completion, *more)
+
+    monkeypatch.setattr(population, "carry", slowly)
+    for _ in range(3):
+        assert candidates_of(live(Slow(turns=by_seed), config, seed=5)) == candidates_of(expected)
 
 
 def test_prompts_start_early() -> None:

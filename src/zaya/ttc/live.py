@@ -128,7 +128,9 @@ class Live:
                 else:
                     completion = await self._ask(rollout, request)
                     if completion is not None:
-                        await asyncio.to_thread(population.accept, rollout, completion)
+                        tail = await asyncio.to_thread(population.carried, completion)
+                        # here and not in the thread: from now on others read it, whole
+                        population.accept(rollout, completion, tail)
                 rollout.ended = self._now()
                 self._note(rollout)
         except asyncio.CancelledError:
@@ -280,7 +282,7 @@ class Live:
         completion = await self._ask(rollout, request)
         rollout.ended = self._now()
         if completion is not None:
-            self.population.accept(rollout, completion)
+            self.population.accept(rollout, completion, self.population.carried(completion))
         self._note(rollout)
         candidates = () if completion is None else (self.population.candidate(rollout, self.choosing.extract),)
         lost = {} if rollout.lost is None else {rollout.lost: 1}

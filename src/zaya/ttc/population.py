@@ -238,17 +238,20 @@ class Population:
 
     # ----- what came back
 
-    def accept(self, rollout: Rollout, completion: Completion) -> None:
+    def carried(self, completion: Completion) -> str:
+        """What later rounds see of it. It takes a while, and changes nothing: for a thread."""
+        return carry(self.tokenizer, completion, self.config.compaction, self.config.carried)
+
+    def accept(self, rollout: Rollout, completion: Completion, tail: str) -> None:
         """A rollout has ended."""
         rollout.prompt_tokens = completion.prompt_tokens
         rollout.cached_tokens = completion.cached_tokens
         rollout.generated_tokens = completion.generated_tokens
-        self.restore(rollout, completion)
+        self.restore(rollout, completion, tail)
 
-    def restore(self, rollout: Rollout, completion: Completion) -> None:
+    def restore(self, rollout: Rollout, completion: Completion, tail: str) -> None:
         """A rollout ended earlier, and what it cost was counted then."""
-        rollout.completion = completion
-        rollout.tail = carry(self.tokenizer, completion, self.config.compaction, self.config.carried)
+        rollout.completion, rollout.tail = completion, tail
 
     def carry_on(self, rollout: Rollout) -> None:
         """A chain that has ended is, in this round too, what it was; it costs nothing."""

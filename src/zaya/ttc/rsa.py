@@ -170,7 +170,7 @@ def solve_many(
         for (people, rollout), answer in zip(asked, answers, strict=True):
             rollout.ended = wall_s
             if answer:
-                people.accept(rollout, answer[0])
+                people.accept(rollout, answer[0], people.carried(answer[0]))
             else:
                 rollout.lost = "failed"
         done += len(asked)

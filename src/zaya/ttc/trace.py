@@ -118,7 +118,7 @@ def _restore(population: Population, rollout: Rollout, row: Mapping[str, Any]) -
         pieces=pieces,
         reasoning_pieces=() if pieces is None else pieces[: row["reasoning_pieces"]],
     )
-    population.restore(rollout, completion)
+    population.restore(rollout, completion, population.carried(completion))
 
 
 def replay(path: Path) -> tuple[dict[str, Any], list[Event]]:
