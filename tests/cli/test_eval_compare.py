@@ -1,7 +1,8 @@
 """zaya eval compare and zaya eval report, on records of a few sums.
 
 1. The comparison says B - A with its interval, and fits the terminal; --json has every problem that changed.
-2. Of two directories files of the same name are compared; what was interrupted is said.
+2. Of two directories files of the same name are compared; what was interrupted is said. Files that share nothing are
+   left out, and an error where no others are.
 3. The report is one file, written whole; what is in the way of either is one error.
 """
 
@@ -67,6 +68,18 @@ def test_two_directories(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line.startswith("B: ")] == ["B: new/rl.jsonl", "B: new/sft.jsonl"]
     assert out.count("B - A") == 2
+
+
+@pytest.mark.usefixtures("there")
+def test_a_pair_that_shares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    write(Path("old/sft.jsonl"), rows({"z": "0"}))
+    assert main(["eval", "compare", "old", "new"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("B - A") == 1
+    assert "new/sft.jsonl are left out: no problem is shared" in " ".join(captured.err.split())
+    write(Path("old/rl.jsonl"), rows({"z": "0"}))
+    assert main(["eval", "compare", "old", "new"]) == 2
+    assert "error: no problem is shared" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("there")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from zaya.cli import ACTIONS, INTERRUPTED
 from zaya.cli.asking import warn_without_kernels
-from zaya.cli.pretrain import default_out
 from zaya.cli.printing import notice, program, say, table, wrapped
+from zaya.cli.recipes import directory_of
 from zaya.core.progress import columns
 from zaya.errors import UsageError, did_you_mean
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from zaya.eval.suite import SuiteConfig, run_suite
 
     config = load(SuiteConfig, args.config, args.overrides)
-    out = default_out(args.config) if args.out is None else Path(args.out)
+    out = directory_of(args)
     if args.dry_run:
         print("\n".join(f"# {line}" for line in _consequences(config, out)))
         print(f"\n{to_toml(config)}", end="")

@@ -8,8 +8,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from zaya.cli.printing import say, table, visible
+from zaya.cli.printing import note, say, table, visible
 from zaya.core.progress import columns
+from zaya.errors import UsageError
 
 if TYPE_CHECKING:
     from zaya.eval.compare import Comparison
@@ -41,12 +42,22 @@ def run(args: argparse.Namespace) -> int:
     from zaya.eval.evaluation import named_evaluations
 
     pairs = counterparts(named_evaluations(args.a), named_evaluations(args.b))
-    for index, (a, b) in enumerate(pairs):
-        found = compare(a, b, task=args.task)
+    failed: UsageError | None = None
+    num_shown = 0
+    for a, b in pairs:
+        try:
+            found = compare(a, b, task=args.task)
+        except UsageError as error:
+            if len(pairs) == 1:
+                raise
+            note(f"{visible(a.where)} and {visible(b.where)} are left out: {error.message}")
+            failed = error
+            continue
+        num_shown += 1
         if args.json:
             print(json.dumps({"path_a": a.where, "path_b": b.where, **asdict(found)}))
             continue
-        if index:
+        if num_shown > 1:
             print()
         say(f"A: {visible(a.where)}")
         say(f"B: {visible(b.where)}")
@@ -55,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
                 say(f"{name} was interrupted: {evaluation.missing} of its problems have no record.")
         print()
         _say(found)
+    if not num_shown and failed is not None:
+        raise failed
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zaya.cli.pretrain import default_out
+    from zaya.cli.recipes import directory_of
     from zaya.config import load, to_toml
     from zaya.ttc.corpus import CorpusConfig, make_corpus
 
     config = load(CorpusConfig, args.config, args.overrides)
-    out = default_out(args.config) if args.out is None else Path(args.out)
+    out = directory_of(args)
     if args.dry_run:
         problems = sum(file.problems for file in config.files.values())
         print(f"# {out}: {len(config.files)} files of {problems:,} problems, a tokenizer of {config.vocabulary:,}\n")

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zaya.cli import INTERRUPTED
+from zaya.cli.printing import notice, program
+from zaya.cli.recipes import add_arguments as add_arguments
+from zaya.cli.recipes import announce, directory_of, interrupted
 from zaya.config import toml_value
 
 if TYPE_CHECKING:
     from zaya.train.loop import Outcome
     from zaya.train.recipe import StageConfig
     from zaya.train.stage import Stage
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in optim.lr=1e-3")
-    parser.add_argument("--config", required=True, metavar="FILE", help="the recipe, a TOML file")
-    parser.add_argument(
-        "--out", metavar="DIR", help="directory of the run (default: runs/, the folder and the name of the recipe)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print what the run would be, and write nothing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,34 +27,18 @@ def run(args: argparse.Namespace) -> int:
 
 def carry_out(command: str, args: argparse.Namespace, config: StageConfig) -> int:
     """Run a stage and say how it went; the exit code."""
-    from zaya.config import to_toml
     from zaya.train.loop import train
     from zaya.train.stage import open_stage
 
-    out = default_out(args.config) if args.out is None else Path(args.out)
-    stage = open_stage(config, _notice)
-    if args.dry_run:
-        print("\n".join(f"# {line}" for line in _consequences(stage, out)))
-        print(f"\n{to_toml(stage.config)}", end="")
+    out = directory_of(args)
+    stage = open_stage(config, notice)
+    if not announce(args, stage.config, _consequences(stage, out)):
         return 0
-    print("\n".join(_consequences(stage, out)), flush=True)
-    outcome = train(stage, out, _notice)
+    outcome = train(stage, out, notice)
     if outcome.how == "interrupted":
-        words = ["zaya", command, "--config", args.config, *args.overrides, "--out", str(out)]
-        print(f"interrupted after step {outcome.position.step}, saved; to go on:\n  {shlex.join(words)}")
-        return INTERRUPTED
+        return interrupted(command, args, out, outcome.position.step)
     print("\n".join(_report(outcome, out)))
     return 0
-
-
-def default_out(recipe: str) -> Path:
-    """Where a run goes that was given no place: recipes/micro/sft.toml runs in runs/micro/sft."""
-    file = Path(recipe).resolve()
-    return Path("runs", file.parent.name, file.stem)
-
-
-def _notice(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _consequences(stage: Stage, out: Path) -> list[str]:
@@ -91,7 +67,7 @@ def _report(outcome: Outcome, out: Path) -> list[str]:
     lines.append("what next:")
     if (out / "model").is_dir():
         where = shlex.quote(str(out / "model"))
-        lines += [f"  zaya generate {where} 'What is 2 + 2?'", f"  zaya inspect {where}"]
+        lines += [f"  {program()} generate {where} 'What is 2 + 2?'", f"  {program()} inspect {where}"]
     return [*lines, f"  a recipe with init = {toml_value(str(out))}, for the next stage"]
 
 

@@ -8,11 +8,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zaya.cli import INTERRUPTED
-from zaya.cli.asking import warn_without_kernels
-from zaya.cli.pretrain import add_arguments as add_recipe_arguments
-from zaya.cli.pretrain import default_out
 from zaya.cli.printing import notice, program
+from zaya.cli.recipes import add_arguments as add_recipe_arguments
+from zaya.cli.recipes import announce, directory_of, interrupted
 from zaya.core.progress import progress
 from zaya.errors import DataError
 
@@ -40,24 +38,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from zaya.config import load, to_toml
+    from zaya.config import load
     from zaya.core.metrics import read_metrics
     from zaya.train.reward import RewardConfig, train
 
     config = load(RewardConfig, args.config, args.overrides)
-    out = default_out(args.config) if args.out is None else Path(args.out)
-    consequences = _consequences(config, out)
-    if args.dry_run:
-        print("\n".join(f"# {line}" for line in consequences))
-        print(f"\n{to_toml(config)}", end="")
+    out = directory_of(args)
+    if not announce(args, config, _consequences(config, out)):
         return 0
-    print("\n".join(consequences), flush=True)
-    warn_without_kernels()
     at = train(config, out, notice)
     if not at.finished:
-        words = ["reward", "train", "--config", args.config, *args.overrides, "--out", str(out)]
-        print(f"interrupted after step {at.step}, saved; to go on:\n  {program()} {shlex.join(words)}")
-        return INTERRUPTED
+        return interrupted("reward train", args, out, at.step)
     last = read_metrics(out / "metrics.jsonl")[-1]
     print(f"finished: {at.step:,} steps, {at.tokens:,} tokens")
     print(

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zaya.cli import INTERRUPTED
-from zaya.cli.asking import warn_without_kernels
-from zaya.cli.pretrain import add_arguments as add_arguments
-from zaya.cli.pretrain import default_out
+from zaya.cli.printing import notice, program
+from zaya.cli.recipes import add_arguments as add_arguments
+from zaya.cli.recipes import announce, directory_of, interrupted
 
 if TYPE_CHECKING:
     from zaya.rl.recipe import RlConfig
 
 
 def run(args: argparse.Namespace) -> int:
-    from zaya.config import load, to_toml
+    from zaya.config import load
     from zaya.rl.recipe import RlConfig
     from zaya.rl.trainer import train
 
     config = load(RlConfig, args.config, args.overrides)
-    out = default_out(args.config) if args.out is None else Path(args.out)
-    consequences = _consequences(config, out)
-    if args.dry_run:
-        print("\n".join(f"# {line}" for line in consequences))
-        print(f"\n{to_toml(config)}", end="")
+    out = directory_of(args)
+    if not announce(args, config, _consequences(config, out)):
         return 0
-    print("\n".join(consequences), flush=True)
-    warn_without_kernels()
-    at = train(config, out, _notice)
+    at = train(config, out, notice)
     if not at.finished:
-        words = ["zaya", "rl", "--config", args.config, *args.overrides, "--out", str(out)]
-        print(f"interrupted after step {at.step}, saved; to go on:\n  {shlex.join(words)}")
-        return INTERRUPTED
+        return interrupted("rl", args, out, at.step)
     skipped = f"; {at.skipped} steps had nothing to learn from" if at.skipped else ""
     print(f"finished: {at.step:,} steps, {at.tokens:,} tokens sampled{skipped}\nwhat next:")
-    print(f"  zaya generate {shlex.quote(str(out / 'model'))} 'What is 17 + 25?'")
+    print(f"  {program()} generate {shlex.quote(str(out / 'model'))} 'What is 17 + 25?'")
     return 0
-
-
-def _notice(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _consequences(config: RlConfig, out: Path) -> list[str]:
@@ -51,7 +38,7 @@ def _consequences(config: RlConfig, out: Path) -> list[str]:
     from zaya.model.init import tensor_table
     from zaya.rl.trainer import open_policy
 
-    initial, _ = open_policy(config, _notice)
+    initial, _ = open_policy(config, notice)
     sampling = config.sampling
     numbers = parameters(initial.model).total
     muon = sum(spec.numel for spec in tensor_table(initial.model) if spec.group in ("matrix", "expert"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from zaya.cli.pretrain import add_arguments, carry_out
+from zaya.cli.pretrain import carry_out
+from zaya.cli.recipes import add_arguments
 from zaya.errors import ConfigError
 
 __all__ = ["add_arguments", "run"]

@@ -27,40 +27,46 @@ def ending(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """One sample of one problem."""
+class _OfProblem:
+    """What every record has."""
 
     digest: str
     """Of the problem's content."""
     env: str
-    sample: int
-    """Its number, below k."""
     seed: int
     """What it was sampled from."""
+    answer: str | None
+    """As the scorer read it; of Markovian RSA that on which most of the last candidates agree."""
+    tokens: int
+    """Drawn in all."""
+    difficulty: int = 0
+    """The level the problem was made at."""
+    question: str = ""
+    """The beginning of the problem."""
+    reasoning: str = ""
+    """The end of what was thought, by the candidate that was chosen."""
+    text: str = ""
+    """The end of the visible answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record(_OfProblem):
+    """One sample of one problem."""
+
+    sample: int
+    """Its number, below k."""
     correct: bool
     reward: float
     status: Status
     """INFRA where the sample or its score could not be had: it counts nowhere, and is tried again on resuming."""
     finish: str | None
     """Why it ended, a `FinishReason` by value; None where there is no sample."""
-    tokens: int
-    """Tokens drawn."""
-    answer: str | None
-    """The answer as the scorer read it."""
     loose: bool | None = None
     """Whether it is right when read loosely; None where the task has one reading only, or its judge failed."""
     lenient_answer: str | None = None
     """What `eval.lenient` read where the scorer found no answer."""
     lenient_correct: bool = False
     """Whether that is right. Never set where the scorer found an answer."""
-    difficulty: int = 0
-    """The level the problem was made at."""
-    question: str = ""
-    """The beginning of the problem."""
-    reasoning: str = ""
-    """The end of what was thought."""
-    text: str = ""
-    """The end of the visible answer."""
 
     @property
     def number(self) -> int:
@@ -91,27 +97,19 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RsaRecord:
+class RsaRecord(_OfProblem):
     """One run of Markovian RSA on one problem."""
 
-    digest: str
-    """Of the problem's content."""
-    env: str
     run: int
     """Its number, below the number of runs."""
-    seed: int
     score: float | None
     """Mean correctness over the candidates of the last round; None where that could not be had."""
     accuracy: tuple[float | None, ...]
     """The same for each round."""
     majority: bool | None
     """Whether the answer most of the last candidates agree on is right: what a user would be told."""
-    answer: str | None
-    """That answer, as the scorer read it."""
     left_out: int
     """Rollouts of all rounds that failed, or whose scorer did."""
-    tokens: int
-    """Drawn in all rounds."""
     prompt_tokens: int
     """Of all prompts."""
     round_tokens: tuple[int, ...] = ()
@@ -120,14 +118,6 @@ class RsaRecord:
     """The score where an answer counts wherever it stands (`eval.lenient`)."""
     truncated: float | None = None
     """Share of the last candidates that the budget ended; None as for the score."""
-    difficulty: int = 0
-    """The level the problem was made at."""
-    question: str = ""
-    """The beginning of the problem."""
-    reasoning: str = ""
-    """The end of what the chosen candidate thought."""
-    text: str = ""
-    """The end of its visible answer."""
 
     @property
     def number(self) -> int:

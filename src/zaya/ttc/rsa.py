@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec
 
 from zaya.core.rng import derive_seed
 from zaya.engine.types import Completer, OnProgress, Structure
@@ -28,10 +30,12 @@ from zaya.ttc.trace import Trace
 from zaya.ttc.types import Solution
 from zaya.ttc.vote import Behaviour, Equivalent, Extract, Judge, Selection, boxed, check_selection, select
 
+P = ParamSpec("P")
+
 __all__ = ["PRESETS", "Question", "RsaConfig", "asolve", "resolve", "solve", "solve_many"]
 
 
-def solve(
+async def asolve(
     question: Question,
     completer: Completer,
     tokenizer: Tokenizer | None = None,
@@ -69,46 +73,8 @@ def solve(
 
     Raises, before anything is asked, UsageError for a question that is empty or too long and for a setting that does
     not exist, ConfigError for numbers that do not go together; CompletionError where a whole round failed, or nothing
-    had ended by the deadline. Ctrl-C ends what is under way. In an event loop, await `asolve`.
+    had ended by the deadline. Being cancelled ends what is under way.
     """
-
-    def work() -> Solution:
-        return asyncio.run(
-            asolve(
-                question, completer, tokenizer, preset=preset, config=config, population=population, fan_in=fan_in,
-                rounds=rounds, seed=seed, selection=selection, extract=extract, equivalent=equivalent,
-                behaviour=behaviour, judge=judge, structure=structure, deadline_s=deadline_s,
-                max_concurrency=max_concurrency, retries=retries, trace=trace, on_event=on_event,
-            )
-        )  # fmt: skip
-
-    return work() if not _in_event_loop() else _in_thread(work)
-
-
-async def asolve(
-    question: Question,
-    completer: Completer,
-    tokenizer: Tokenizer | None = None,
-    *,
-    preset: str = "rsa_16k_4k",
-    config: RsaConfig | None = None,
-    population: int | None = None,
-    fan_in: int | None = None,
-    rounds: int | None = None,
-    seed: int = 0,
-    selection: Selection = "auto",
-    extract: Extract = boxed,
-    equivalent: Equivalent | None = None,
-    behaviour: Behaviour | None = None,
-    judge: Judge | None = None,
-    structure: Structure | None = None,
-    deadline_s: float | None = None,
-    max_concurrency: int | None = None,
-    retries: int = 1,
-    trace: Path | str | None = None,
-    on_event: OnEvent | None = None,
-) -> Solution:
-    """`solve` in an event loop. Being cancelled ends what is under way."""
     config = resolve(preset, config, population=population, fan_in=fan_in, rounds=rounds)
     check_selection(selection, config.workers(config.rounds), behaviour, judge)
     check_options(max_concurrency, retries, deadline_s)
@@ -123,6 +89,24 @@ async def asolve(
             people, completer, choosing, record, max_concurrency=max_concurrency, retries=retries, on_event=on_event
         )
         return await live.run(deadline_s)
+
+
+def _waited_for(ask: Callable[P, Coroutine[Any, Any, Solution]]) -> Callable[P, Solution]:
+    """The same, for those who have no event loop, or cannot await in theirs, as in a notebook."""
+
+    @wraps(ask)
+    def solve(*args: P.args, **kwargs: P.kwargs) -> Solution:
+        def work() -> Solution:
+            return asyncio.run(ask(*args, **kwargs))
+
+        return work() if not _in_event_loop() else _in_thread(work)
+
+    solve.__name__ = solve.__qualname__ = "solve"
+    return solve
+
+
+solve = _waited_for(asolve)
+"""`asolve`, waited for. Ctrl-C ends what is under way."""
 
 
 def solve_many(
