@@ -291,6 +291,21 @@ class _InTurn:
     async def result(self) -> list[Completion]:
         return await self._task
 
+    def completed(self) -> list[Completion]:
+        return self._task.result()
+
+    @property
+    def is_done(self) -> bool:
+        return self._task.done()
+
+    @property
+    def drawn(self) -> int:
+        return 0 if self._handle is None else self._handle.drawn
+
+    @property
+    def first_at(self) -> float | None:
+        return None if self._handle is None else self._handle.first_at
+
     @property
     def failures(self) -> Mapping[int, Exception] | None:
         return getattr(self._handle, "failures", None)
