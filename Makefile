@@ -28,6 +28,10 @@ endif
 
 MICRO := runs/micro/shipped
 
+# Test files beside each other. One computes on one core, so more of them than cores gain nothing.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
 .PHONY: help install quickstart micro embed test test-all test-net audit check format bench docs clean
 help:
 	@echo 'make install      a virtual environment in $(VENV)'
@@ -71,10 +75,10 @@ embed:
 	cp $(MICRO)/*.* src/zaya/micro/
 
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: install
-	$(BIN)/python -m pytest -m 'not gpu and not net'
+	$(PYTEST) -m 'not gpu and not net'
 
 test-net: install
 	$(BIN)/python -m pytest -m net
