@@ -332,7 +332,8 @@ def streamed(server: Running, body: dict[str, Any]) -> tuple[threading.Thread, l
 
 def said(events: Sequence[Any], index: int = 0) -> tuple[str, str]:
     choices = [c for event in events if "choices" in event for c in event["choices"] if c["index"] == index]
-    return tuple("".join(c["delta"].get(name) or "" for c in choices) for name in ("reasoning", "content"))
+    reasoning, content = ("".join(c["delta"].get(name) or "" for c in choices) for name in ("reasoning", "content"))
+    return reasoning, content
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -573,14 +574,18 @@ def test_what_they_have_done() -> None:
     for number, typist in enumerate(typists):
         typist.stats = stats(10 + number, 1)
     with fleet(*typists) as (completer, links), running(completer) as server:
-        assert eventually(lambda: completer.stats is not None and completer.stats.tokens_drawn == 21)
-        assert (completer.stats.running, completer.stats.pages_free) == (2, 10)
+
+        def told() -> tuple[int, int, int] | None:
+            found = completer.stats
+            return None if found is None else (found.tokens_drawn, found.running, found.pages_free)
+
+        assert eventually(lambda: told() == (21, 2, 10))
         links[0].is_dead = True
         assert eventually(lambda: completer.alive == 1)
-        assert (completer.stats.tokens_drawn, completer.stats.running) == (21, 1)
+        assert told() == (21, 1, 5)
         links[1].is_dead = True
         assert eventually(lambda: completer.alive == 0)
-        assert (completer.stats.tokens_drawn, completer.stats.running, completer.stats.pages_free) == (21, 0, 0)
+        assert told() == (21, 0, 0)
         assert b"zaya:kv_cache_usage_perc" in server.served.metrics.text()
 
 
@@ -604,14 +609,7 @@ def test_without_ray() -> None:
         "from zaya.cli import main; sys.exit(main(['serve', '--replicas', '2', '--port', '0']))"
     )
     source = os.path.dirname(os.path.dirname(zaya.__file__))
-    begun = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": source},
-    )
-    assert time.monotonic() - begun < 50
+    environment = {**os.environ, "PYTHONPATH": source}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode != 0
     assert "pip install 'openzaya[replicas]'" in done.stderr
