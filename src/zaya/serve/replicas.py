@@ -45,7 +45,9 @@ def started(spec: EngineSpec, count: int, *, max_pending: int) -> Iterator[Seque
     import ray  # type: ignore[import-not-found]
     from ray import serve  # type: ignore[import-not-found]
 
-    logging.getLogger("ray.serve").disabled = True  # `serve.fleet` says what is to be said
+    # `serve.fleet` says what is to be said. Of the second, deaths of workers on standard output, Ray has no setting.
+    logging.getLogger("ray.serve").disabled = True
+    vars(ray._private.worker)["_worker_logs_enabled"] = False
     try:
         # Ray's own processes do not see Ctrl-C: they end when this one says so, behind what is under way
         ray.init(
