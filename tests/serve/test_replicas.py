@@ -44,9 +44,11 @@ pytestmark = [pytest.mark.net, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
+TOKENIZER = load_tokenizer(embedded_directory())
+assert TOKENIZER is not None
 LONG = {
     "prompt": "What is 3 + 4?", "max_tokens": 600, "ignore_eos": True, "return_token_ids": True,
-    "logit_bias": {str(load_tokenizer(embedded_directory()).tags.think_close): -100},
+    "logit_bias": {str(TOKENIZER.tags.think_close): -100},
 }  # fmt: skip
 """Takes seconds, and is one text."""
 
