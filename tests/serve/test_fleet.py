@@ -208,6 +208,8 @@ class Local:
         self._replica = Replica(open)
         self.is_dead = False
         self.is_silent = False
+        self.is_deaf = False
+        """Its stream goes on, and nobody can call it: what a death looks like before the stream breaks."""
         self.ended: list[int] = []
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
@@ -227,6 +229,8 @@ class Local:
 
     async def begin(self, life: str, id: int, request: Request) -> bytes:
         self._check()
+        if self.is_deaf:
+            raise ConnectionError("nobody is there")
         return await self._replica.begin(life, id, pickle.loads(pickle.dumps(request)))
 
     async def end(self, life: str, id: int) -> None:
@@ -387,6 +391,17 @@ def test_a_death_in_the_midst(stream: bool, heard: bool) -> None:
         assert status == 200
         assert answer["choices"] == expected["choices"]
         assert answer["usage"] == expected["usage"]
+
+
+def test_a_call_that_fails_before_the_stream_does() -> None:
+    typists = [held(after=None), held(after=None)]
+    with fleet(*typists) as (completer, links):
+        request = Request(prompt_ids=[5] * BLOCK)
+        completer.complete([request])
+        [there] = [number for number, typist in enumerate(typists) if typist.requests]
+        links[there].is_deaf = True
+        completer.complete([request])
+        assert [len(typist.requests) for typist in typists] == [1, 1]
 
 
 # ----- 5
