@@ -173,8 +173,12 @@ def open_chat_model(name: str | None, args: argparse.Namespace) -> tuple[ZayaMod
     """A model that can be asked in words. Raises UsageError for one that cannot."""
     model, tokenizer = open_model(name, args)
     if tokenizer is None:
-        raise UsageError(f"{name} has no tokenizer files", hint="add tokenizer.json to it")
+        raise no_tokenizer(name)
     return model, tokenizer
+
+
+def no_tokenizer(name: str | None) -> UsageError:
+    return UsageError(f"{name} has no tokenizer files", hint="add tokenizer.json to it")
 
 
 def open_engine(

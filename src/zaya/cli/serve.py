@@ -7,7 +7,10 @@ import math
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from zaya.cli.asking import (
     MODEL_HELP,
@@ -15,11 +18,17 @@ from zaya.cli.asking import (
     add_engine,
     add_loading,
     check_engine,
+    no_tokenizer,
     open_chat_model,
     open_engine,
+    warn_without_kernels,
 )
 from zaya.cli.printing import notice
-from zaya.errors import UsageError
+from zaya.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from zaya.engine.types import Completer
+    from zaya.text import Tokenizer
 
 DEFAULT_PORT = 8010  # the one in the serve command that Zyphra publishes, and in its clients
 MICRO_NAME = "zaya-micro"
@@ -83,6 +92,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drain", type=float, default=30, metavar="S",
         help="seconds for what is under way when the server is told to stop (default: 30)",
     )  # fmt: skip
+    parser.add_argument_group("replicas").add_argument(
+        "--replicas", type=int, default=1, metavar="N",
+        help="engines in processes of their own, one for each accelerator or node of memory, kept alive by Ray Serve; "
+        "--threads and --max-batch are for each of them (default: 1, in this process)",
+    )  # fmt: skip
     rsa = parser.add_argument_group("Markovian RSA", "for chats that ask for it")
     rsa.add_argument(
         "--rsa-preset", metavar="NAME",
@@ -120,6 +134,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     check_engine(args)
     check_prefix(args.metrics_prefix)
+    if args.replicas < 1:
+        raise UsageError(f"--replicas must be at least 1: {args.replicas}")
+    if args.replicas > 1 and find_spec("ray") is None:
+        raise UsageError("--replicas needs ray", hint="pip install 'openzaya[replicas]'")
     keys = Keys.read(args.api_key_file, os.environ.get(ENVIRONMENT))
     for origin in args.cors_origin:
         if not _ORIGIN.fullmatch(origin):
@@ -133,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(
         max_pending=args.max_pending, max_prompt_tokens=args.max_prompt, deadline_s=args.deadline, drain_s=args.drain,
         max_rsa_population=args.max_rsa_population, max_rsa_tokens=args.max_rsa_tokens,
-        max_rsa_running=max(1, args.max_batch // 2),
+        max_rsa_running=max(1, args.replicas * args.max_batch // 2),
     )  # fmt: skip
     begun = time.perf_counter()
     # before the model is loaded: an address that is taken is known at once
@@ -143,10 +161,9 @@ def run(args: argparse.Namespace) -> int:
                 f"warning: whoever reaches {url_of(listener)} may use this server; --api-key-file asks for keys, and "
                 "without --host it is for this machine alone"
             )
-        model, tokenizer = open_chat_model(args.model, args)
-        with open_engine(model, tokenizer, args, max_batch=args.max_batch) as engine:
+        with _completer(args) as (completer, tokenizer):
             served = Served(
-                engine, tokenizer, args.name or _name(args.model), limits, rsa_preset,
+                completer, tokenizer, args.name or _name(args.model), limits, rsa_preset,
                 metrics_prefix=args.metrics_prefix, ignore_client_seed=args.ignore_client_seed,
             )  # fmt: skip
             notice(
@@ -155,6 +172,49 @@ def run(args: argparse.Namespace) -> int:
             )
             Server(served, keys=keys, origins=args.cors_origin).run(sockets=[listener])
     return 0
+
+
+@contextmanager
+def _completer(args: argparse.Namespace) -> Iterator[tuple[Completer, Tokenizer]]:
+    """Who answers: an engine in this process, or replicas."""
+    if args.replicas == 1:
+        model, tokenizer = open_chat_model(args.model, args)
+        with open_engine(model, tokenizer, args, max_batch=args.max_batch) as engine:
+            yield engine, tokenizer
+        return
+    from zaya.model.embedded import embedded_directory, is_micro
+    from zaya.model.layouts.models import local_directory
+    from zaya.serve.fleet import ReplicaCompleter
+    from zaya.serve.log import write_line
+    from zaya.serve.replica import EngineSpec
+    from zaya.serve.replicas import started
+    from zaya.text import load_tokenizer
+
+    if args.device not in ("cpu", "cuda"):
+        raise UsageError(
+            f"replicas run on cpu, or on cuda, which is one accelerator each: {args.device}",
+            hint="CUDA_VISIBLE_DEVICES says which there are",
+        )
+    if args.device == "cpu":
+        warn_without_kernels()
+    directory = embedded_directory() if args.model is None else local_directory(args.model)
+    if not directory.is_dir():
+        raise CheckpointError(f"there is no checkpoint directory at {directory}")
+    tokenizer = load_tokenizer(directory)
+    if tokenizer is None:
+        raise no_tokenizer(args.model)
+    threads = args.threads or max(1, (os.cpu_count() or 1) // args.replicas)
+    spec = EngineSpec(
+        directory=str(directory.absolute()), dtype=args.dtype or ("float32" if is_micro(args.model) else "bfloat16"),
+        quantize=args.quantize, device=args.device, threads=threads, replicas=args.replicas,
+        max_batch=args.max_batch, kv_dtype=args.kv, speculate=args.speculate, deterministic=args.deterministic,
+    )  # fmt: skip
+    notice(f"starting {args.replicas} replicas, {threads} threads each; Ray takes some ten seconds of its own")
+    with ExitStack() as stack:
+        links = stack.enter_context(started(spec, args.replicas, max_pending=args.max_pending))
+        completer = stack.enter_context(ReplicaCompleter(links, write=write_line))
+        completer.wait()
+        yield completer, tokenizer
 
 
 def _name(model: str | None) -> str:

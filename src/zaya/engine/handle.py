@@ -92,12 +92,12 @@ class RequestHandle:
 
     # ----- for the engine
 
-    def tell(self, delta: Delta) -> None:
-        """There is more of a completion."""
+    def tell(self, delta: Delta, *, again: int = 0) -> None:
+        """There is more of a completion. `again` of its ids were told before, and taken back."""
         with self._lock:
             if self.first_at is None and delta.ids:
                 self.first_at = time.monotonic()
-            self.drawn += len(delta.ids)
+            self.drawn += len(delta.ids) - again
             before = self._deltas.get(delta.index)
             self._deltas[delta.index] = delta if before is None else _joined(before, delta)
             listening, self._listening = self._listening, []

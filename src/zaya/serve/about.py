@@ -10,7 +10,6 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from zaya import __version__
-from zaya.serve.errors import ApiError
 from zaya.serve.http import json_response, read_body
 from zaya.serve.prompting import conversation_ids
 from zaya.serve.protocol.base import parse_body
@@ -49,9 +48,9 @@ async def health(http: HttpRequest) -> Response:
 
 async def ready(http: HttpRequest) -> Response:
     served: Served = http.app.state.served
-    if served.is_draining:
-        raise ApiError(503, "the server is stopping", code="stopping")
-    return json_response({"status": "ready"})
+    served.check_ready()
+    alive: int | None = getattr(served.completer, "alive", None)
+    return json_response({"status": "ready"} if alive is None else {"status": "ready", "replicas": alive})
 
 
 async def version(http: HttpRequest) -> Response:

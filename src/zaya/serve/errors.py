@@ -15,6 +15,8 @@ from typing import Any
 from zaya.errors import CheckpointError, CompletionError, ZayaError
 
 _MOST_WORDS = 1000
+_RESTART_S = 5
+"""About what it takes to start a replica."""
 _THEIR_NAMES = {"stop_ids": "stop_token_ids", "think_budget": "thinking_token_budget"}
 """Settings of the engine that clients call otherwise."""
 _ENGINE_NAMES = re.compile(rf"\b({'|'.join(_THEIR_NAMES)})\b")
@@ -55,6 +57,12 @@ class ApiError(Exception):
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
+def no_replica() -> ApiError:
+    """Nobody is there who could answer (`serve.fleet`)."""
+    message = f"no replica of the model is up; come again in {_RESTART_S} s"
+    return ApiError(503, message, code="no_replica", retry_after_s=_RESTART_S)
+
+
 def _short(text: str) -> str:
     """A name in it may be the client's, and of any length."""
     return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} ..."
@@ -65,6 +73,8 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
+        case CompletionError(kind="no_replica"):
+            return no_replica()
         case CompletionError():
             return ApiError(502, str(error), code=error.kind)
         case CheckpointError():  # of a chat template or tokenizer that cannot serve this; no request mends it

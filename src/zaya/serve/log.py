@@ -63,9 +63,10 @@ def request_id(given: str | None) -> str:
 
 
 def places(error: BaseException) -> list[str]:
-    """Where it arose."""
+    """Where it arose. One that comes from another process brings the places there (`serve.replica`)."""
     frames = traceback.extract_tb(error.__traceback__)
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    here = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return [*here, *getattr(error, "places", ())]
 
 
 def write_line(record: Mapping[str, Any]) -> None:

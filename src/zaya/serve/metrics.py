@@ -142,7 +142,7 @@ class _Live(Collector):
         yield self._gauge("num_requests_running", "Completions that are drawn.", stats.running)
         yield self._gauge("num_requests_waiting", "Completions that wait for their turn.", stats.waiting)
         total = stats.pages_used + stats.pages_free
-        used = (total - stats.pages_reclaimable) / total
+        used = (total - stats.pages_reclaimable) / max(total, 1)  # replicas that are all dead have none
         yield self._gauge("kv_cache_usage_perc", "Part of the pages that is in use, from 0 to 1.", used)
         yield self._counter("num_preemptions", "Sequences that lost their pages and read again.", stats.preemptions)
         drafts = "Tokens that were guessed ahead."

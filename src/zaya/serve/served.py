@@ -19,7 +19,7 @@ from zaya.engine.split import stop_ids
 from zaya.engine.types import Completer, Completion, Delta, FinishReason, Handle, Request
 from zaya.errors import CompletionError, did_you_mean
 from zaya.serve.auth import charge
-from zaya.serve.errors import ApiError
+from zaya.serve.errors import ApiError, no_replica
 from zaya.serve.limits import Gate, Limits
 from zaya.serve.metrics import PREFIX, Metrics
 from zaya.text import Tokenizer
@@ -55,6 +55,13 @@ class Served:
     def context(self) -> int | None:
         """Tokens of prompt and answer together."""
         return self.completer.context
+
+    def check_ready(self) -> None:
+        """Raises ApiError where nobody is there to answer, now or any more."""
+        if self.is_draining:
+            raise _stopping()
+        if not getattr(self.completer, "is_ready", True):
+            raise no_replica()
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError for a model that is not this one; none is this one."""
@@ -97,8 +104,7 @@ class Served:
     @asynccontextmanager
     async def admit(self, completions: int, requests: Sequence[Request] = ()) -> AsyncIterator[Work]:
         """Count so many completions as under way. Raises ApiError where there is no room for them."""
-        if self.is_draining:
-            raise _stopping()
+        self.check_ready()
         with self.gate.enter(completions):
             work = Work(self, requests)
             self.under_way.add(work)

@@ -47,7 +47,7 @@ def load(
     progress: told how many bytes of the unpacked model are loaded, and of how many. Raises CheckpointError for a
     checkpoint that cannot be used, ConfigError for one we do not compute.
     """
-    directory = _local_directory(path)
+    directory = local_directory(path)
     model = load_model(directory, dtype=dtype, quantize=quantize, device=device, progress=progress)
     from zaya.text import load_tokenizer
 
@@ -164,7 +164,7 @@ def save(
     )
 
 
-def _local_directory(path: str | Path) -> Path:
+def local_directory(path: str | Path) -> Path:
     """The directory itself, or where the hub's copy of "org/name" lies after a download."""
     if Path(path).exists() or not isinstance(path, str) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
         return Path(path)
