@@ -119,6 +119,7 @@ async def _chunks(served: Served, plan: Plan) -> AsyncGenerator[dict[str, Any], 
 
     yield chunk({"role": "assistant", "content": ""})
     news = News(plan.config, _run(plan), Groups(equivalent), with_candidates=plan.with_candidates)
+    yield chunk({"rsa_progress": {"events": await news.take()}})  # the plan: whoever waits for a place can show it
     loop = asyncio.get_running_loop()
     solving, told_at = asyncio.create_task(_solve(served, plan, news.note)), loop.time()
     try:
