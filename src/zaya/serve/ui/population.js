@@ -25,6 +25,10 @@ export class PopulationView {
   constructor(root, { onChoose = null } = {}) {
     this.root = root;
     this.onChoose = onChoose;
+    this._events = [];
+    this._told = 0; // rounds of which the end was said
+    this._isOver = false;
+    this._fedAt = performance.now();
     this._build();
     this._reset(new Model());
     this._watch = new ResizeObserver(() => this._wake({ layout: true }));
@@ -33,30 +37,29 @@ export class PopulationView {
 
   begin(plan = {}) {
     this._events = [];
-    this._block = null;
+    this._told = 0;
+    this._isOver = false;
+    this._fedAt = performance.now();
     this._stopReplay();
     this._reset(new Model(plan));
-    this._told = 0;
     write(this.spoken, "");
     this._tick = setInterval(() => this._wake({}), TICK_MS);
-    this._fedAt = performance.now();
   }
 
   feed(events) {
-    if (!Array.isArray(events)) return;
-    for (const event of events) this._events.push(event);
+    if (!Array.isArray(events) || this._isOver) return;
+    for (const event of events) if (event && typeof event === "object") this._events.push(event);
     this._fedAt = performance.now();
     this.model.feed(events);
     this._wake({});
   }
 
   finish(block) {
-    this._block = block;
-    this._end(() => this.model.finish(block));
+    this._end((model) => model.finish(block));
   }
 
   fail(message) {
-    this._end(() => this.model.fail(message));
+    this._end((model) => model.fail(message));
   }
 
   // Nothing more is drawn; for a page that lets go of it.
@@ -81,7 +84,7 @@ export class PopulationView {
     this.aside = element("p", "aside");
     this.stats = element("dl", "stats");
     this.stat = {};
-    const names = [["time", "time"], ["tokens", "tokens written"], ["speed", "tokens a second"], ["longest", "longest context"]];
+    const names = [["time", "time"], ["tokens", "tokens written"], ["speed", "tokens/s"], ["longest", "longest context"]];
     for (const [name, text] of names) {
       const pair = element("div");
       this.stat[name] = element("dd", "", "0");
@@ -94,13 +97,12 @@ export class PopulationView {
     this.spoken = element("p", "spoken", "", { "aria-live": "polite" });
     this.graphic = element("div", "graphic", null, { role: "group", "aria-label": "Attempts, one row for each round" });
     this.lines = svg("svg", { class: "lines", role: "img" });
-    this.described = svg("desc");
     this.always = svg("g", { class: "always" });
     this.flashing = svg("g", { class: "flashing" });
-    this.final = svg("path", { class: "final" });
+    this.under = svg("svg", { class: "lines under", "aria-hidden": "true" });
     this.related = svg("g", { class: "related" });
-    this.lines.append(this.described, this.always, this.flashing, this.final, this.related);
-    this.answer = element("div", "answer", null, { hidden: "" });
+    this.lines.append(this.always, this.flashing, this.related);
+    this.answer = element("div", "answer ahead");
     this.answerBadge = element("span", "badge");
     this.answerText = element("strong");
     this.answerWhy = element("span", "why");
@@ -130,14 +132,16 @@ export class PopulationView {
     this.looked = null;
     this.shape = -1;
     for (const group of [this.always, this.flashing, this.related]) group.replaceChildren();
-    this.graphic.replaceChildren(this.lines, this.answer);
+    this.graphic.replaceChildren(this.under, this.lines, this.answer);
     this._wake({ layout: true });
   }
 
   _end(change) {
     clearInterval(this._tick);
-    change();
-    this.again.hidden = this._replaying !== undefined || !this._events?.some((event) => event.kind === "end");
+    this._isOver = true;
+    this._last = change;
+    change(this.model);
+    this.again.hidden = !this._events.some((event) => event.kind === "end");
     this._wake({});
   }
 
@@ -195,14 +199,18 @@ export class PopulationView {
     style.setProperty("--gap", `${this.places.gap}px`);
     this.graphic.dataset.kind = this.places.kind;
     this.graphic.dataset.side = this.places.side;
-    this.lines.setAttribute("viewBox", `0 0 ${width} ${this.places.height}`);
-    this.lines.setAttribute("width", width);
-    this.lines.setAttribute("height", this.places.height);
+    this.graphic.dataset.tight = this.places.isTight;
+    for (const lines of [this.under, this.lines]) {
+      lines.setAttribute("viewBox", `0 0 ${width} ${this.places.height}`);
+      lines.setAttribute("width", width);
+      lines.setAttribute("height", this.places.height);
+    }
     this.places.rounds.forEach(({ label, cards }, i) => {
       place(this.labels[i].box, label);
       cards.forEach((box, worker) => this.cards[i][worker].move(box));
     });
-    if (this.places.answer) place(this.answer, this.places.answer);
+    place(this.answer, this.places.answer);
+    this.voted = null;
     const fan = Math.max(model.settings.fan_in ?? 0, 1);
     const links = sizes.slice(1).reduce((sum, size) => sum + size * fan, 0);
     this.hasLines = this.places.drawsLines && links <= LINES;
@@ -223,7 +231,7 @@ export class PopulationView {
     }
     known?.remove();
     this.drawn.set(rollout, svg("g"));
-    if (known || this.model.phase !== "working" || this.flashing.childElementCount >= FLASHES) return;
+    if (known || !this.places.side || this.model.phase !== "working" || this.flashing.childElementCount >= FLASHES) return;
     for (const path of this._paths(rollout)) {
       path.addEventListener("animationend", () => path.remove(), { once: true });
       this.flashing.append(path);
@@ -263,8 +271,8 @@ export class PopulationView {
     const { title, sub, strip, keys, box } = this.labels[round];
     const { model } = this;
     const { rollouts } = model.rounds[round];
-    const over = model.over(round);
-    const hasBegun = rollouts.some((rollout) => rollout.state !== "waiting");
+    const over = model.ended(round);
+    const hasBegun = model.hasBegun(round);
     box.classList.toggle("ahead", !hasBegun);
     write(title, words.title(model, round));
     const ended = !hasBegun || rollouts.length === 1 ? "" : over < rollouts.length ? `, ${over} of ${rollouts.length} ended` : ", all ended";
@@ -290,7 +298,7 @@ export class PopulationView {
     const answers = words.answersOf(model, round);
     strip.setAttribute("aria-label", answers.length ? `Answers: ${answers.slice(0, 8).join(", ")}` : "No answers yet");
     keys.replaceChildren(
-      ...groups.slice(0, 3).map(({ group, count }) => {
+      ...groups.slice(0, 2).map(({ group, count }) => {
         const one = element("span", "key");
         const badge = element("span", "badge", words.letter(group));
         paint(one, group);
@@ -298,25 +306,40 @@ export class PopulationView {
         return one;
       }),
     );
-    if (groups.length > 3) keys.append(element("span", "more", `+${groups.length - 3}`));
+    if (groups.length > 2) keys.append(element("span", "more", `+${groups.length - 2}`));
   }
 
+  // The answer, and lines from those who gave it.
   _drawAnswer() {
     const { model, places } = this;
     const { chosen } = model;
-    this.answer.hidden = !chosen;
-    this.final.setAttribute("d", "");
-    if (!chosen || !places?.answer) return;
-    const box = places.rounds[chosen.round]?.cards[chosen.worker];
-    if (!box) return;
-    const end = places.inkTop + (this.cards[chosen.round][chosen.worker].end ?? 0);
-    const to = { ...places.answer };
-    this.final.setAttribute("d", link(box, Math.max(end, box.h), to, 0, 1));
+    this.answer.classList.toggle("ahead", !chosen);
+    if (!chosen) {
+      for (const made of [this.answerBadge, this.answerText]) write(made, "");
+      write(this.answerWhy, model.phase === "failed" ? "There is no answer." : "The answer will be one of the last round's.");
+      this.under.replaceChildren();
+      paint(this.answer, null);
+      return;
+    }
+    if (this.voted === chosen) return;
+    this.voted = chosen;
     paint(this.answer, chosen.group);
-    paint(this.final, chosen.group);
     write(this.answerBadge, chosen.group === null ? "" : words.letter(chosen.group));
-    write(this.answerText, model.answer === null ? "an answer without a box" : words.clipped(model.answer, 120));
+    write(this.answerText, model.answer === null ? "(see the text)" : words.clipped(model.answer, 120));
     write(this.answerWhy, words.why(model));
+    const { rollouts } = model.rounds[chosen.round];
+    const agrees = (each) => model.selection === "majority" && places.drawsLines && each.group === chosen.group;
+    const voters = rollouts.filter((each) => each === chosen || (each.group !== null && agrees(each)));
+    const { cards } = places.rounds[chosen.round];
+    const inside = { ...places.answer, x: places.answer.x + places.answer.w * 0.3, w: places.answer.w * 0.4 };
+    this.under.replaceChildren(
+      ...voters.map((voter, i) => {
+        const way = link(cards[voter.worker], cards[voter.worker].h, inside, i, voters.length);
+        const path = svg("path", { d: way, pathLength: "1", class: voter === chosen ? "final" : "vote" });
+        paint(path, chosen.group);
+        return path;
+      }),
+    );
   }
 
   _drawHead() {
@@ -331,7 +354,7 @@ export class PopulationView {
     write(this.stat.time, words.clock(model.at + since));
     write(this.stat.tokens, words.count(model.tokens));
     write(this.stat.speed, model.speed ? words.count(model.speed) : "–");
-    write(this.stat.longest, model.longest ? `${words.count(model.longest)} tokens` : "–");
+    write(this.stat.longest, model.longest ? words.count(model.longest) : "–");
   }
 
   // Once for each round that is over, and for the end.
@@ -345,12 +368,12 @@ export class PopulationView {
       this._told = Infinity;
       const [sentence, aside] = words.caption(model);
       write(this.spoken, `${sentence} ${aside}`);
-      write(this.described, `${sentence} ${aside}`);
+      this.lines.setAttribute("aria-label", `${sentence} ${aside}`);
       this._drawTable();
     } else if (over > this._told) {
       this._told = over;
       write(this.spoken, words.roundOver(model, over - 1));
-      write(this.described, words.roundOver(model, over - 1));
+      this.lines.setAttribute("aria-label", words.roundOver(model, over - 1));
       this._drawTable();
     }
   }
@@ -448,9 +471,8 @@ export class PopulationView {
   // ----- once more
 
   _replay() {
-    const events = this._events;
     const begun = performance.now();
-    const replay = new Replay(events);
+    const replay = new Replay(this._events);
     const { question, settings } = this.model;
     this._reset(new Model({ ...settings, question }));
     this.again.hidden = true;
@@ -461,7 +483,7 @@ export class PopulationView {
       this._replaying = requestAnimationFrame(step);
       if (!replay.isOver) return;
       this._stopReplay();
-      this._end(() => this.model.finish(this._block));
+      this._end(this._last);
     };
     this._replaying = requestAnimationFrame(step);
   }

@@ -7,7 +7,7 @@ import { clipped, label, letter, SHORT } from "./words.js";
 
 // Drawn in a box of 12.
 const ICONS = {
-  waiting: "M6 3v3l2 1.5",
+  waiting: "M6 1.5a4.5 4.5 0 1 0 .01 0M6 3.5V6l1.8 1",
   reading: "M1.5 6C4 2.5 8 2.5 10.5 6C8 9.5 4 9.5 1.5 6M6 6h.01",
   thinking: "M2.5 6h.01M6 6h.01M9.5 6h.01",
   answering: "M2 10l1-3 5.5-5.5 2 2L5 9z",
@@ -34,14 +34,14 @@ export class Card {
     this.badge = element("span", "badge");
     this.words = element("span", "words");
     const chip = element("span", "chip");
-    chip.append(this.badge, this.words);
+    chip.append(this.words);
     this.ink = element("span", "ink");
     this.tail = element("span", "tail");
     const page = element("span", "page");
     this.ink.append(this.tail);
     page.append(this.ink);
     const head = element("span", "head");
-    head.append(this.number, this.icon);
+    head.append(this.number, this.badge, this.icon);
     this.button.append(this.slips, head, chip, page);
     this.told = {};
   }
@@ -55,7 +55,7 @@ export class Card {
     const isChosen = rollout === model.chosen;
     const group = rollout.group === null ? "" : String(rollout.group);
     const round = model.rounds[rollout.round];
-    const { full, tail } = written(rollout.tokens, round.budget, model.settings.tail_tokens ?? 0, ink);
+    const { full, tail } = written(rollout.tokens, round.budget, handedOn(model, rollout), ink);
     this.end = full;
     const slips = model.sources(rollout).map((source) => source.group ?? "-");
     this._set("state", rollout.state, () => (this.button.dataset.state = rollout.state));
@@ -63,7 +63,10 @@ export class Card {
     this._set("chosen", isChosen, () => this.button.classList.toggle("chosen", isChosen));
     this._set("group", group, () => paint(this.button, rollout.group));
     this._set("full", full, () => this.button.style.setProperty("--full", `${full}px`));
-    this._set("tail", tail, () => this.button.style.setProperty("--tail", `${tail}px`));
+    this._set("tail", tail, () => {
+      this.button.style.setProperty("--tail", `${tail}px`);
+      this.button.classList.toggle("hands-on", tail > 0);
+    });
     this._set("slips", slips.join(), () => this._slips(slips));
     const isOver = OVER.includes(rollout.state);
     write(this.badge, group === "" ? "" : letter(rollout.group));
@@ -87,6 +90,13 @@ export class Card {
     this.told[name] = value;
     change(value);
   }
+}
+
+// Tokens of a rollout that the next round may see; of the last round there are none.
+function handedOn(model, rollout) {
+  const isOver = rollout.state === "done" || rollout.state === "cut";
+  if (!isOver || rollout.round >= model.rounds.length - 1) return 0;
+  return model.settings.compaction === "full" ? rollout.tokens : model.settings.tail_tokens ?? 1;
 }
 
 // The color and the pattern of a group of answers; together with its letter they tell it from others.

@@ -6,7 +6,7 @@
 
 const GAP = 6;
 const LEAST = 46; // of a card in one line
-const WRAPPED = 56;
+const WRAPPED = 52;
 const MOST = 116;
 const MANY = 32; // above so many that do not fit into a line, cards are squares
 const SIDE = 200; // what stands beside the cards of a round
@@ -18,7 +18,7 @@ const LEAST_INK = 3;
 
 const fit = (room, count) => Math.floor((room - GAP * (count - 1)) / count);
 
-export function layout(width, sizes, { hasAnswer = true } = {}) {
+export function layout(width, sizes) {
   const most = Math.max(1, ...sizes);
   let side = width >= BESIDE;
   if (side && fit(width - SIDE - 16, most) < LEAST && fit(width, most) >= LEAST) side = false;
@@ -31,14 +31,15 @@ export function layout(width, sizes, { hasAnswer = true } = {}) {
   const high = kind === "dense" ? 24 : SLIPS + HEAD + CHIP + page + 2;
   const wide = kind === "dense" ? 24 : kind === "line" ? Math.min(MOST, one) : null;
   const perLine = Math.max(1, Math.floor((room + gap) / ((wide ?? WRAPPED) + gap)));
-  const between = kind === "line" ? 54 : 26;
+  const widest = Math.ceil(most / Math.ceil(most / perLine)); // cards in a line of the largest round
+  const between = kind === "line" ? 60 : 26;
   const labelHigh = side ? 0 : width < 560 ? 46 : 26;
 
   let y = 0;
   const rounds = sizes.map((size) => {
     const lines = Math.max(1, Math.ceil(size / perLine));
     const across = Math.max(1, Math.ceil(size / lines));
-    const cardWide = wide ?? Math.min(MOST, fit(room, Math.min(perLine, most)));
+    const cardWide = wide ?? Math.min(MOST, fit(room, widest));
     const start = left + Math.max(0, Math.floor((room - across * (cardWide + gap) + gap) / 2));
     const label = { x: 0, y, w: side ? SIDE : width, h: side ? 92 : labelHigh };
     const top = y + labelHigh;
@@ -51,11 +52,12 @@ export function layout(width, sizes, { hasAnswer = true } = {}) {
     y = Math.max(top + lines * (high + gap) - gap, y + (side ? 92 : 0)) + between;
     return { label, cards, lines, across };
   });
-  const answer = hasAnswer ? { x: left, y, w: room, h: 64 } : null;
+  const answer = { x: left, y, w: room, h: width < 560 ? 84 : 64 };
   return {
     kind, side, width, rounds, answer,
-    height: answer ? answer.y + answer.h : Math.max(0, y - between),
+    height: answer.y + answer.h,
     page, gap,
+    isTight: rounds.some(({ cards }) => cards.some((card) => card.w < 64)),
     drawsLines: kind === "line",
     inkTop: kind === "dense" ? 0 : SLIPS + HEAD + CHIP + 2,
     ink: kind === "dense" ? 24 : page - 4,
@@ -67,7 +69,7 @@ export function written(tokens, budget, tail, ink) {
   if (!tokens) return { full: 0, tail: 0 };
   const scale = ink / Math.max(budget, tokens, 1);
   const full = Math.min(ink, Math.max(LEAST_INK, Math.round(tokens * scale)));
-  return { full, tail: Math.min(full, Math.max(LEAST_INK, Math.round(Math.min(tail, tokens) * scale))) };
+  return { full, tail: tail ? Math.min(full, Math.max(LEAST_INK, Math.round(Math.min(tail, tokens) * scale))) : 0 };
 }
 
 // From the end of what is written on one card to the slip, one of `count`, on top of another.

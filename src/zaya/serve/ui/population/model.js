@@ -47,7 +47,7 @@ export class Model {
   }
 
   get current() {
-    return this.rounds.findLastIndex((round) => round.rollouts.some((rollout) => rollout.state !== "waiting"));
+    return this.rounds.findLastIndex((round) => this.hasBegun(round.number));
   }
 
   get speed() {
@@ -106,8 +106,13 @@ export class Model {
     return rollout.sources.map((worker) => before[worker]).filter(Boolean);
   }
 
-  over(round) {
-    return (this.rounds[round]?.rollouts ?? []).filter((rollout) => OVER.includes(rollout.state)).length;
+  // Those of a round that came to an end; not those that were stopped.
+  ended(round) {
+    return this.rounds[round].rollouts.filter(({ state }) => OVER.includes(state) && state !== "stopped").length;
+  }
+
+  hasBegun(round) {
+    return this.rounds[round].rollouts.some(({ state, tokens }) => (state !== "waiting" && state !== "stopped") || tokens > 0);
   }
 
   // ----- what happened

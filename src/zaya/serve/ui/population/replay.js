@@ -8,7 +8,10 @@ const LEAST_S = 5;
 
 export class Replay {
   constructor(events) {
-    this.kept = events.filter((event) => event.kind !== "grow");
+    let latest = 0;
+    this.kept = events
+      .filter((event) => event.kind !== "grow")
+      .map((event) => ({ ...event, at: (latest = Math.max(latest, Number.isFinite(event.at) ? event.at : 0)) }));
     this.sizes = new Map();
     this.begun = new Map();
     for (const event of this.kept) {
@@ -40,7 +43,7 @@ export class Replay {
   take(seen) {
     const now = this.at(seen);
     const found = [];
-    while (this.next < this.kept.length && (this.kept[this.next].at ?? 0) <= now) found.push(this.kept[this.next++]);
+    while (this.next < this.kept.length && this.kept[this.next].at <= now) found.push(this.kept[this.next++]);
     for (const end of this.sizes.values()) {
       if (end.from > now || end.at <= now) continue;
       const part = (now - end.from) / (end.at - end.from);
@@ -59,7 +62,7 @@ function marks(events) {
   const first = new Map();
   let end = 0;
   for (const event of events) {
-    end = Math.max(end, event.at ?? 0);
+    end = event.at;
     if (event.kind === "start" && !first.has(event.round)) first.set(event.round, event.at);
   }
   const times = [...new Set([0, ...[...first.values()].slice(1), end])].sort((a, b) => a - b);

@@ -7,8 +7,8 @@ export const STATES = {
   done: "ended by itself", cut: "cut at its budget", lost: "failed", stopped: "not needed any more",
 };
 export const SHORT = {
-  waiting: "waiting", reading: "reading", thinking: "thinking", answering: "answers", again: "again",
-  done: "no answer", cut: "cut", lost: "failed", stopped: "stopped",
+  waiting: "", reading: "reads", thinking: "thinks", answering: "answers", again: "again",
+  done: "none", cut: "cut", lost: "failed", stopped: "",
 };
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const LONGEST = 40;
@@ -70,7 +70,7 @@ function happening(model, now) {
 
 function progress(model, now) {
   const { rollouts, budget } = model.rounds[now];
-  const over = model.over(now);
+  const over = model.ended(now);
   const parts = [];
   if (rollouts.length > 1) parts.push(`${count(over)} of ${count(rollouts.length)} have ended.`);
   if (now === 0 && budget) parts.push(`Whoever has not ended after ${count(budget)} tokens is cut there.`);
@@ -101,15 +101,19 @@ function votes(model) {
   return own ? `${clipped(model.answer ?? model.groups[own.group])} has ${count(own.count)} of ${count(size)}` : "nobody has one";
 }
 
-// How agreement on the answer went from round to round.
+// How agreement on the answer went from round to round, and what it took.
 function grown(model) {
   const { group, round } = model.chosen;
-  if (group === null || !round) return "";
+  const held = model.longest && model.longest < model.tokens
+    ? `Of ${count(model.tokens)} tokens that were written, no attempt had to hold more than ${count(model.longest)}.`
+    : "";
+  if (group === null || !round) return held;
   const had = model.rounds.slice(0, round + 1).map((each, i) => {
     const found = model.shares(i).groups.find((share) => share.group === group)?.count ?? 0;
     return `${count(found)} of ${count(each.rollouts.length)}`;
   });
-  return `Round by round it was the answer of ${had.join(", then ")}.`;
+  const way = had.length > 4 ? `At first it was the answer of ${had[0]}, at last of ${had[had.length - 1]}` : `Round by round it was the answer of ${had.join(", then ")}`;
+  return `${way}. ${held}`;
 }
 
 export function title(model, round) {
