@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 class _Files(SimpleHTTPRequestHandler):
-    extensions_map: dict[str, str] = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", "": "text/plain"}  # noqa: RUF012
+    extensions_map: ClassVar = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", "": "text/plain"}
 
     def translate_path(self, path: str) -> str:
         folder, _, name = path.split("?")[0].lstrip("/").partition("/")

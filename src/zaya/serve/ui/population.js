@@ -351,7 +351,7 @@ export class PopulationView {
     this.root.dataset.phase = model.phase;
     const isLive = model.phase === "working" && this._replaying === undefined;
     const since = isLive ? Math.max(0, performance.now() - this._fedAt) / 1000 : 0;
-    write(this.stat.time, words.clock(model.at + since));
+    write(this.stat.time, model.at || isLive ? words.clock(model.at + since) : "–");
     write(this.stat.tokens, words.count(model.tokens));
     write(this.stat.speed, model.speed ? words.count(model.speed) : "–");
     write(this.stat.longest, model.longest ? words.count(model.longest) : "–");

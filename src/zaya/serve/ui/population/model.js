@@ -205,10 +205,11 @@ export class Model {
   _readPlan(event) {
     this._settle(event.settings);
     const rounds = Array.isArray(event.rounds) ? event.rounds.slice(0, MOST_ROUNDS) : [];
-    if (rounds.length) this.rounds = this.rounds.slice(0, rounds.length + 1);
+    const last = () => this.rounds.length - 1;
+    while (rounds.length && last() >= rounds.length && !this.hasBegun(last())) this.rounds.pop();
     rounds.forEach((round, i) => {
-      this._size(i, round.workers);
-      this.rounds[i].budget = number(round.budget);
+      this._size(i, round?.workers);
+      if (this.rounds[i]) this.rounds[i].budget = number(round?.budget);
     });
     this.shape += 1;
   }
