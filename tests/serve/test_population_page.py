@@ -83,7 +83,7 @@ def view(chromium: Any, address: str) -> Iterator[View]:
 def shown(view: View) -> list[tuple[str, ...]]:
     """What cards and lines look like."""
     script = """() => [...document.querySelectorAll(".card")].map((card) => [
-        card.dataset.state, card.textContent, card.style.getPropertyValue("--full"),
+        card.dataset.state, card.textContent, card.querySelector(".ink").style.height,
         card.querySelectorAll(".slip").length, card.getAttribute("aria-label"),
         [...card.classList].filter((name) => !["looked", "source", "reader"].includes(name)).sort().join(" "),
     ])"""

@@ -92,7 +92,7 @@ export class PopulationView {
       this.stats.append(pair);
     }
     this.stats.lastChild.title = "Tokens that one attempt had to hold at once, read and written: that it stays small is the point.";
-    this.again = element("button", "again", "Watch again, slowly", { type: "button", hidden: "" });
+    this.again = element("button", "again", "Watch again", { type: "button", hidden: "" });
     this.again.addEventListener("click", () => this._replay());
     this.spoken = element("p", "spoken", "", { "aria-live": "polite" });
     this.graphic = element("div", "graphic", null, { role: "group", "aria-label": "Attempts, one row for each round" });
@@ -131,6 +131,7 @@ export class PopulationView {
     this.at = { round: 0, worker: 0 };
     this.looked = null;
     this.shape = -1;
+    this.lines.setAttribute("aria-label", "Who reads whose tail");
     for (const group of [this.always, this.flashing, this.related]) group.replaceChildren();
     this.graphic.replaceChildren(this.under, this.lines, this.answer);
     this._wake({ layout: true });
@@ -164,7 +165,7 @@ export class PopulationView {
     model.changed.clear();
     const rounds = new Set();
     for (const rollout of dirty) {
-      this.cards[rollout.round]?.[rollout.worker]?.draw(model, this.places.ink);
+      this.cards[rollout.round]?.[rollout.worker]?.draw(model, this.places);
       rounds.add(rollout.round);
     }
     for (const rollout of dirty) this._connect(rollout, isNew);
@@ -184,8 +185,10 @@ export class PopulationView {
       const row = this.cards[i];
       for (const card of row.splice(round.rollouts.length)) card.button.remove();
       round.rollouts.forEach((rollout, worker) => {
-        row[worker] ??= new Card(rollout);
-        if (!row[worker].button.isConnected) this.graphic.append(row[worker].button);
+        if (row[worker]?.rollout === rollout) return;
+        row[worker]?.button.remove();
+        row[worker] = new Card(rollout);
+        this.graphic.append(row[worker].button);
       });
     });
     for (const row of this.cards.splice(model.rounds.length)) for (const card of row) card.button.remove();

@@ -50,28 +50,29 @@ export class Card {
     place(this.button, box);
   }
 
-  draw(model, ink) {
+  // `ink`: pixels of a page; `hasSlips`: whether there is room for them.
+  draw(model, { ink, hasSlips }) {
     const { rollout } = this;
     const isChosen = rollout === model.chosen;
     const group = rollout.group === null ? "" : String(rollout.group);
     const round = model.rounds[rollout.round];
     const { full, tail } = written(rollout.tokens, round.budget, handedOn(model, rollout), ink);
     this.end = full;
-    const slips = model.sources(rollout).map((source) => source.group ?? "-");
+    const slips = hasSlips ? model.sources(rollout).map((source) => source.group ?? "-") : [];
     this._set("state", rollout.state, () => (this.button.dataset.state = rollout.state));
     this._set("icon", isChosen ? "chosen" : rollout.state, (name) => this.path.setAttribute("d", ICONS[name]));
     this._set("chosen", isChosen, () => this.button.classList.toggle("chosen", isChosen));
     this._set("group", group, () => paint(this.button, rollout.group));
-    this._set("full", full, () => this.button.style.setProperty("--full", `${full}px`));
+    this._set("full", full, () => (this.ink.style.height = `${full}px`));
     this._set("tail", tail, () => {
-      this.button.style.setProperty("--tail", `${tail}px`);
+      this.tail.style.height = `${tail}px`;
       this.button.classList.toggle("hands-on", tail > 0);
     });
     this._set("slips", slips.join(), () => this._slips(slips));
     const isOver = OVER.includes(rollout.state);
     write(this.badge, group === "" ? "" : letter(rollout.group));
     write(this.words, rollout.answer === null ? SHORT[rollout.state] : clipped(rollout.answer, 24));
-    const told = `${rollout.state} ${isOver ? rollout.tokens : 0} ${group} ${isChosen} ${slips.length}`;
+    const told = `${rollout.state} ${isOver ? rollout.tokens : 0} ${group} ${isChosen} ${rollout.sources.length}`;
     this._set("label", told, () => this.button.setAttribute("aria-label", label(model, rollout)));
   }
 

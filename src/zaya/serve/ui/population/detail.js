@@ -16,12 +16,12 @@ export class Detail {
   }
 
   open(model, rollout) {
-    const title = element("h3", "", `Attempt ${rollout.worker} of round ${rollout.round}`, { id: "attempt-title" });
+    const title = `Attempt ${rollout.worker} of round ${rollout.round}`;
     const close = element("button", "close", "Close", { type: "button" });
     close.addEventListener("click", () => this.dialog.close());
     const head = element("header");
-    head.append(title, close);
-    this.dialog.setAttribute("aria-labelledby", "attempt-title");
+    head.append(element("h3", "", title), close);
+    this.dialog.setAttribute("aria-label", title);
     this.dialog.replaceChildren(head, facts(model, rollout), ...texts(rollout.candidate));
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;

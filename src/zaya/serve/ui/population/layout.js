@@ -59,6 +59,7 @@ export function layout(width, sizes) {
     page, gap,
     isTight: rounds.some(({ cards }) => cards.some((card) => card.w < 64)),
     drawsLines: kind === "line",
+    hasSlips: kind !== "dense",
     inkTop: kind === "dense" ? 0 : SLIPS + HEAD + CHIP + 2,
     ink: kind === "dense" ? 24 : page - 4,
   };
