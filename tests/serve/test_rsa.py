@@ -502,11 +502,12 @@ class Counting(Typist):
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        try:
-            super()._one(request, index, handle, stop)
-        finally:
-            with self.lock:
-                self.running -= 1
+        super()._one(request, index, handle, stop)
+
+    def _completion(self, *args: Any) -> Any:
+        with self.lock:
+            self.running -= 1  # before anybody hears of it, and its place is taken
+        return super()._completion(*args)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -7,25 +7,26 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
 UI = Path(__file__).parents[3] / "src" / "zaya" / "serve" / "ui"
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 class _Files(SimpleHTTPRequestHandler):
-    extensions_map: ClassVar = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", "": "text/plain"}
-
     def translate_path(self, path: str) -> str:
         folder, _, name = path.split("?")[0].lstrip("/").partition("/")
         return str({"ui": UI, "tests": HERE}.get(folder, HERE / "nothing") / name)
+
+    def guess_type(self, path: str | os.PathLike[str]) -> str:
+        return TYPES.get(Path(path).suffix, "text/plain")
 
     def end_headers(self) -> None:
         self.send_header("Content-Security-Policy", POLICY)
@@ -39,7 +40,7 @@ class _Files(SimpleHTTPRequestHandler):
 @contextmanager
 def harness() -> Iterator[str]:
     """The address of the page."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Files)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
