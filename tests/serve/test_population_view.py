@@ -312,6 +312,10 @@ CAPTIONS: list[tuple[list[tuple[str, Any]], str]] = [
         [("feed", [plan(2), ended(0, 0, None), place(0, 0, "choice", selection="random", answer=None)])],
         "No answer could be counted, so one attempt was taken by chance.",
     ),
+    (
+        [("feed", [plan(1), ended(0, 0, "7"), place(0, 0, "choice", selection="single", answer="7")])],
+        "The attempt has the answer: 7.",
+    ),
     ([("feed", [plan(2)]), ("finish", {})], "There is no answer that could be chosen."),
 ]  # fmt: skip
 
@@ -336,7 +340,7 @@ def test_other_words() -> None:
         "each reads 4 tails",
     ]
     mixed = after(("feed", [plan(4), *BY_ALL, place(0, 3, "lost", why="x")]))["rounds"][0]
-    assert mixed["spoken"] == "All attempts is over: 4 attempts, 1 failed. Answers: 7 ×2, 8 ×1."
+    assert mixed["spoken"] == "Round 0, the only one is over: 4 attempts, 1 failed. Answers: 7 ×2, 8 ×1."
     assert mixed["rollouts"][0]["label"] == "Attempt 0, round 0, ended by itself, answer A, 7, 5 tokens"
     long = done(
         *({"task": "words", "name": "clipped", "of": [text, 4]} for text in ("a\n b", "abcde", "😀" * 5, "x" * 10**6))

@@ -504,10 +504,10 @@ class Counting(Typist):
             self.most = max(self.most, self.running)
         super()._one(request, index, handle, stop)
 
-    def _completion(self, *args: Any) -> Any:
+    def _completion(self, prompt: Any, state: Any) -> Any:
         with self.lock:
             self.running -= 1  # before anybody hears of it, and its place is taken
-        return super()._completion(*args)
+        return super()._completion(prompt, state)
 
 
 @pytest.mark.parametrize("stream", [False, True])

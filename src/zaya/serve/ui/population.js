@@ -17,7 +17,7 @@ import { Replay } from "./population/replay.js";
 import { table } from "./population/table.js";
 import * as words from "./population/words.js";
 
-const FLASHES = 96; // lines that are shown for a moment at once, where they are not always
+const FLASHES = 256; // lines that are shown for a moment at once, where they are not always
 const LINES = 1200; // above that they are shown for a moment too
 const TICK_MS = 250;
 

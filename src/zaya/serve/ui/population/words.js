@@ -89,7 +89,7 @@ function outcome(model) {
     return [`The answers of the last round vote: ${votes(model)}.`, grown(model)];
   }
   if (chosen.round > model.last) return [`The attempt that weighed the others decides${says}.`, ""];
-  if (size === 1) return [`The last attempt has the answer${says}.`, grown(model)];
+  if (size === 1) return [`The ${chosen.round ? "last " : ""}attempt has the answer${says}.`, grown(model)];
   if (model.selection === "random") return ["No answer could be counted, so one attempt was taken by chance.", ""];
   return [`One attempt of the last round was chosen${says}.`, grown(model)];
 }
@@ -118,7 +118,7 @@ function grown(model) {
 
 export function title(model, round) {
   if (round > model.last) return "Weighing";
-  if (round === 0) return model.last === 0 ? "All attempts" : "Round 0";
+  if (round === 0) return model.last === 0 ? "Round 0, the only one" : "Round 0";
   return round === model.settings.rounds ? `Round ${round}, the last` : `Round ${round}`;
 }
 
