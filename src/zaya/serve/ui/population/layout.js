@@ -56,7 +56,7 @@ export function layout(width, sizes) {
   return {
     kind, side, width, rounds, answer,
     height: answer.y + answer.h,
-    page, gap,
+    page,
     isTight: rounds.some(({ cards }) => cards.some((card) => card.w < 64)),
     drawsLines: kind === "line",
     hasSlips: kind !== "dense",
