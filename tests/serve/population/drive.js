@@ -1,4 +1,4 @@
-// Runs the pure modules of the view for a test: a list of tasks on standard input, a list of what came out on its output.
+// Runs the pure modules of the view for a test: tasks on standard input, what came of them on its output.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 

@@ -206,7 +206,8 @@ export class PopulationView {
     this.answer.classList.toggle("ahead", !chosen);
     if (!chosen) {
       for (const made of [this.answerBadge, this.answerText]) write(made, "");
-      write(this.answerWhy, model.phase === "failed" ? "There is no answer." : "The answer will be one of the last round's.");
+      const isOver = model.phase === "over" || model.phase === "failed";
+      write(this.answerWhy, isOver ? "There is no answer." : "The answer will be one of the last round's.");
       paint(this.answer, null);
       return;
     }

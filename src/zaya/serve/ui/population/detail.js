@@ -37,12 +37,18 @@ function facts(model, rollout) {
   const readers = model.readers(rollout).map((reader) => reader.worker);
   const rows = [["State", STATES[rollout.state] + (rollout.why ? `: ${clipped(rollout.why, 80)}` : "")]];
   if (rollout.answer !== null) rows.push(["Answer", `${letter(rollout.group)}  ${clipped(rollout.answer, 200)}`]);
-  if (rollout.tokens) rows.push(["Wrote", `${count(rollout.tokens)} tokens${budget ? ` of at most ${count(budget)}` : ""}`]);
+  const most = budget ? ` of at most ${count(budget)}` : "";
+  if (rollout.tokens) rows.push(["Wrote", `${count(rollout.tokens)} tokens${most}`]);
   if (rollout.prompt) rows.push(["Read", `${count(rollout.prompt)} tokens, question and tails`]);
   if (rollout.isForced) rows.push(["Thinking", "was closed at its budget, and the answer followed"]);
-  if (rollout.sources.length) rows.push(["Tails it read", `of attempts ${rollout.sources.join(", ")} of round ${rollout.round - 1}`]);
-  if (readers.length) rows.push(["Its tail was read", `by attempts ${readers.join(", ")} of round ${rollout.round + 1}`]);
-  else if (rollout.round < model.last && OVER.includes(rollout.state)) rows.push(["Its tail was read", "by nobody so far"]);
+  if (rollout.sources.length) {
+    rows.push(["Tails it read", `of attempts ${rollout.sources.join(", ")} of round ${rollout.round - 1}`]);
+  }
+  if (readers.length) {
+    rows.push(["Its tail was read", `by attempts ${readers.join(", ")} of round ${rollout.round + 1}`]);
+  } else if (rollout.round < model.last && OVER.includes(rollout.state)) {
+    rows.push(["Its tail was read", "by nobody so far"]);
+  }
   if (rollout.retries) rows.push(["Asked again", `${rollout.retries} time${rollout.retries === 1 ? "" : "s"}`]);
   if (rollout.ended !== null && rollout.begun !== null) {
     rows.push(["Took", `${(rollout.ended - rollout.begun).toFixed(1)} s`]);

@@ -1,8 +1,8 @@
 // Where everything goes: pure geometry, from a width and the sizes of rounds to boxes and curves.
 //
 // Rounds are rows. A card is, from its top: slips of what it reads, its head, its answer, and a page that is written on
-// from top to bottom, so that what it hands on, its end, is at the bottom. Where cards do not fit into one line they wrap,
-// and where they are many they are squares. Used by population.js; the numbers reach population.css as properties.
+// from top to bottom, so that what it hands on, its end, is at the bottom. Where cards do not fit into one line they
+// wrap, and where they are many they are squares. Used by population.js; heights are those of population.css.
 
 const GAP = 6;
 const LEAST = 46; // of a card in one line

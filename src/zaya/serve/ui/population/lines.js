@@ -1,7 +1,7 @@
 // The lines of the picture: from tails to those who read them, and from the last candidates to the answer.
 //
-// Where cards stand in one line for each round, all lines are there, faintly; elsewhere they are shown for a moment when
-// a rollout begins. Those of the card that is looked at are always drawn, on top.
+// Where cards stand in one line for each round, all lines are there, faintly; elsewhere they are shown for a moment
+// when a rollout begins. Those of the card that is looked at are always drawn, on top.
 
 import { paint } from "./card.js";
 import { svg } from "./dom.js";
@@ -36,7 +36,9 @@ export class Lines {
     this.places = places;
     const { width, height } = places;
     for (const lines of [this.over, this.under]) {
-      for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) lines.setAttribute(name, value);
+      lines.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      lines.setAttribute("width", width);
+      lines.setAttribute("height", height);
     }
     const readers = model.rounds.slice(1).reduce((sum, { rollouts }) => sum + rollouts.length, 0);
     this.areKept = places.drawsLines && readers * Math.max(model.settings.fan_in ?? 0, 1) <= LINES;

@@ -1,7 +1,7 @@
 // A population as far as its events have told: pure state, no DOM and no clock.
 //
-// Events may be missing, late or repeated: a stream may have begun before anybody listened. What is over stays as it is,
-// and places that were never mentioned appear when something happens there. Texts are kept as they came and are for
+// Events may be missing, late or repeated: a stream may have begun before anybody listened. What is over stays as it
+// is, and places that were never mentioned appear when something happens there. Texts are kept as they came and are for
 // `textContent` alone. Source of the events: serve/progress.py; drawn by population.js.
 
 export const OVER = ["done", "cut", "lost", "stopped"];
@@ -112,7 +112,8 @@ export class Model {
   }
 
   hasBegun(round) {
-    return this.rounds[round].rollouts.some(({ state, tokens }) => (state !== "waiting" && state !== "stopped") || tokens > 0);
+    const { rollouts } = this.rounds[round];
+    return rollouts.some(({ state, tokens }) => tokens > 0 || (state !== "waiting" && state !== "stopped"));
   }
 
   // ----- what happened

@@ -47,7 +47,8 @@ export class Replay {
     for (const end of this.sizes.values()) {
       if (end.from > now || end.at <= now) continue;
       const part = (now - end.from) / (end.at - end.from);
-      found.push({ kind: "grow", at: now, round: end.round, worker: end.worker, tokens: Math.floor(end.tokens * part) });
+      const { round, worker } = end;
+      found.push({ kind: "grow", at: now, round, worker, tokens: Math.floor(end.tokens * part) });
     }
     return found;
   }

@@ -39,10 +39,12 @@ export class Row {
     if (this.told === told) return;
     this.told = told;
     const parts = groups.map((share) => this._part(model, share));
-    for (const [name, count] of [["none", none], ["open", open]]) if (count) parts.push(sized(element("span", `part ${name}`), count));
+    if (none) parts.push(sized(element("span", "part none"), none));
+    if (open) parts.push(sized(element("span", "part open"), open));
     this.strip.replaceChildren(...parts);
     const answers = words.answersOf(model, this.round);
-    this.strip.setAttribute("aria-label", answers.length ? `Answers: ${answers.slice(0, 8).join(", ")}` : "No answers yet");
+    const spelled = answers.length ? `Answers: ${answers.slice(0, 8).join(", ")}` : "No answers yet";
+    this.strip.setAttribute("aria-label", spelled);
     this.keys.replaceChildren(...groups.slice(0, KEYS).map((share) => key(model, share)));
     if (groups.length > KEYS) this.keys.append(element("span", "more", `+${groups.length - KEYS}`));
   }

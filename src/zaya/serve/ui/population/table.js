@@ -21,7 +21,8 @@ function row(model, rollout) {
   const made = element("tr");
   const answer = rollout.answer === null ? "" : `${letter(rollout.group)} ${clipped(rollout.answer)}`;
   const state = STATES[rollout.state] + (rollout === model.chosen ? ", chosen" : "");
-  const cells = [rollout.round, rollout.worker, state, rollout.tokens ? count(rollout.tokens) : "", answer, rollout.sources.join(", ")];
+  const tokens = rollout.tokens ? count(rollout.tokens) : "";
+  const cells = [rollout.round, rollout.worker, state, tokens, answer, rollout.sources.join(", ")];
   for (const cell of cells) made.append(element("td", "", String(cell)));
   return made;
 }

@@ -20,7 +20,8 @@ export const count = (value) => Math.round(value).toLocaleString("en-US");
 export function clipped(text, longest = LONGEST) {
   const line = String(text).replace(/\s+/gu, " ").trim();
   const characters = [...line.slice(0, 4 * longest)];
-  return characters.length <= longest && line.length <= 4 * longest ? line : `${characters.slice(0, longest - 1).join("")}…`;
+  if (characters.length <= longest && line.length <= 4 * longest) return line;
+  return `${characters.slice(0, longest - 1).join("")}…`;
 }
 
 export function clock(seconds) {
@@ -46,7 +47,8 @@ export function caption(model) {
   const now = model.current;
   if (now < 0) {
     const size = model.rounds[0]?.rollouts.length;
-    return [size ? `${attempts(size)} ${size === 1 ? "is" : "are"} about to begin.` : "Waiting for the first attempt.", ""];
+    if (!size) return ["Waiting for the first attempt.", ""];
+    return [`${attempts(size)} ${size === 1 ? "is" : "are"} about to begin.`, ""];
   }
   return [happening(model, now), progress(model, now)];
 }
@@ -61,11 +63,12 @@ function happening(model, now) {
   }
   const reads = Math.max(0, ...model.rounds[now].rollouts.map((rollout) => rollout.sources.length)) || fan || 1;
   const part = shown(model.settings);
-  if (now > model.last) return `Their answers differ or are missing, so one more attempt reads ${part} of ${tails(reads)} and decides.`;
+  const what = `reads ${part} of ${tails(reads)}`;
+  if (now > model.last) return `Their answers differ or are missing, so one more attempt ${what} and decides.`;
   if (fan === 1) return `Each attempt starts afresh from ${part.replace("only ", "")} of its own.`;
-  if (now === rounds && size === 1) return `The last attempt reads ${part} of ${tails(reads)}, and writes the answer.`;
-  if (now === rounds) return `Last round: each new attempt reads ${part} of ${tails(reads)}, thinks afresh, and answers.`;
-  return `Each new attempt reads ${part} of ${tails(reads)}, then thinks afresh.`;
+  if (now === rounds && size === 1) return `The last attempt ${what}, and writes the answer.`;
+  if (now === rounds) return `Last round: each new attempt ${what}, thinks afresh, and answers.`;
+  return `Each new attempt ${what}, then thinks afresh.`;
 }
 
 function progress(model, now) {
@@ -98,7 +101,8 @@ function votes(model) {
   const { groups } = model.shares(model.chosen.round);
   const size = model.rounds[model.chosen.round].rollouts.length;
   const own = groups.find(({ group }) => group === model.chosen.group);
-  return own ? `${clipped(model.answer ?? model.groups[own.group])} has ${count(own.count)} of ${count(size)}` : "nobody has one";
+  if (!own) return "nobody has one";
+  return `${clipped(model.answer ?? model.groups[own.group])} has ${count(own.count)} of ${count(size)}`;
 }
 
 // How agreement on the answer went from round to round, and what it took.
@@ -112,8 +116,8 @@ function grown(model) {
     const found = model.shares(i).groups.find((share) => share.group === group)?.count ?? 0;
     return `${count(found)} of ${count(each.rollouts.length)}`;
   });
-  const way = had.length > 4 ? `At first it was the answer of ${had[0]}, at last of ${had[had.length - 1]}` : `Round by round it was the answer of ${had.join(", then ")}`;
-  return `${way}. ${held}`;
+  if (had.length > 4) return `At first it was the answer of ${had[0]}, at last of ${had[had.length - 1]}. ${held}`;
+  return `Round by round it was the answer of ${had.join(", then ")}. ${held}`;
 }
 
 export function title(model, round) {
