@@ -143,7 +143,7 @@ def test_a_stream(server: Running) -> None:
     assert is_progress.index(True) == 1
     told = [event for delta in deltas for event in delta.get("rsa_progress", {}).get("events", ())]
     kinds = Counter(event["kind"] for event in told if event["kind"] != "grow")
-    assert kinds == {"start": 12, "end": 12, "round": 3, "choice": 1}
+    assert kinds == {"plan": 1, "start": 12, "end": 12, "round": 3, "choice": 1}
     others = [event for event in told if event["kind"] != "grow"]
     assert [event["at"] for event in others] == sorted(event["at"] for event in others)
     assert others[-1]["answer"] == whole["rsa"]["answer"]
@@ -153,6 +153,62 @@ def test_a_stream(server: Running) -> None:
     assert (end.choices[0].finish_reason, last.choices) == ("stop", [])
     assert end.model_dump()["rsa"]["settings"] == whole["rsa"]["settings"]
     assert last.usage.model_dump(exclude_none=True) == whole["usage"]
+
+
+def test_what_a_picture_needs() -> None:
+    """Shares of a round, lines between them and who was chosen can be drawn from the stream, and from its end alone."""
+
+    def halves(prompt: str, seed: int, index: int) -> str:
+        """Two answers in four words, and none."""
+        words = ["\\boxed{1/2}", "\\boxed{0.5}", "\\boxed{7}", "\\boxed{7.0}", "none"]
+        return f"{prompt.count('Attempt ')}\n</think>\n\n{words[seed % 5]}"
+
+    def halved(answer: str | None) -> float | None:
+        return None if answer is None else {"1/2": 0.5}.get(answer) or float(answer)
+
+    asked = body(population=8, final_workers=5)
+    with running(Typist(halves)) as server:
+        *_, last = chunks = server.events(CHAT, asked)
+        _, whole, _ = server.send(CHAT, asked)
+    told = [
+        event for c in chunks for e in c["choices"] for event in e["delta"].get("rsa_progress", {}).get("events", ())
+    ]
+    plan = told[0]
+    assert plan["kind"] == "plan"
+    assert plan["settings"] == last["rsa"]["settings"]
+    sizes = [{"workers": 8, "budget": 60}, {"workers": 8, "budget": 60}, {"workers": 5, "budget": 80}]
+    assert plan["rounds"] == sizes
+    ends = [event for event in told if event["kind"] == "end"]
+    of_groups: dict[int | None, set[float | None]] = {}
+    for event in ends:
+        of_groups.setdefault(event["group"], set()).add(halved(event["answer"]))
+    assert sorted(map(repr, of_groups.values())) == ["{0.5}", "{7.0}", "{None}"]
+    assert of_groups[None] == {None}
+    assert [halved(answer) for answer in last["rsa"]["groups"]] == [next(iter(of_groups[k])) for k in range(2)]
+    begun = {(e["round"], e["worker"]): e["sources"] for e in told if e["kind"] == "start"}
+    ended = {(e["round"], e["worker"]): e for e in ends}
+    for number, each in enumerate(last["rsa"]["rounds"]):
+        assert [one["worker"] for one in each["rollouts"]] == list(range(sizes[number]["workers"]))
+        assert each["budget"] == sizes[number]["budget"]
+        for one in each["rollouts"]:
+            event = ended[number, one["worker"]]
+            assert {name: event[name] for name in one} == one
+            assert one["sources"] == begun[number, one["worker"]]
+    chosen = last["rsa"]["chosen"]
+    assert {name: told[-1][name] for name in ("kind", "round", "worker")} == {"kind": "choice", **chosen}
+    assert chosen["round"] == 2
+    assert ended[2, chosen["worker"]]["answer"] == last["rsa"]["answer"]
+    assert whole["rsa"]["chosen"] == chosen
+
+
+def test_who_was_chosen(server: Running) -> None:
+    _, answer, _ = server.send(CHAT, body(selection="aggregate"))
+    assert answer["rsa"]["chosen"] == {"round": 3, "worker": 0}
+    assert [one["worker"] for one in answer["rsa"]["closing"]["rollouts"]] == [0]
+    with running(Slow(script, hold_after=-1)) as slow:
+        _, answer, _ = slow.send(CHAT, body(deadline_s=1))
+    assert answer["rsa"]["partial"]
+    assert answer["rsa"]["chosen"]["round"] == 0
 
 
 def test_it_is_never_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,11 +502,12 @@ class Counting(Typist):
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        try:
-            super()._one(request, index, handle, stop)
-        finally:
-            with self.lock:
-                self.running -= 1
+        super()._one(request, index, handle, stop)
+
+    def _completion(self, prompt: Any, state: Any) -> Any:
+        with self.lock:
+            self.running -= 1  # before anybody hears of it, and its place is taken
+        return super()._completion(prompt, state)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -4,6 +4,7 @@
 2. Of a cluster the member is returned that the model finished, then the shortest.
 3. The selection table: auto, majority, single, random, a judge, what programs do, and when one more call is wanted.
 4. The last box that is closed is the answer.
+5. Answers as they come are in the groups that they are in together; of thousands that differ not all are compared.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 
 from zaya.errors import UsageError
 from zaya.ttc.types import Candidate
-from zaya.ttc.vote import boxed, check_selection, clusters, select
+from zaya.ttc.vote import Groups, boxed, check_selection, clusters, select
 
 
 def candidate(answer: str | None, worker: int = 0, tokens: int = 10, finished: bool = True) -> Candidate:
@@ -135,3 +136,25 @@ def test_boxes(text: str, answer: str | None) -> None:
 
 def test_boxes_without_end_take_no_time() -> None:
     assert boxed("\\boxed{" * 100_000) is None
+
+
+def test_groups_as_they_come() -> None:
+    answers = ["1/2", "7", "0.5", "7.0", "8", "7"]
+    groups = Groups(equal_numbers)
+    assert [groups.of(answer) for answer in answers] == [0, 1, 0, 1, 2, 1]
+    assert groups.first == ["1/2", "7", "8"]
+    assert sorted(map(sorted, clusters(answers, equal_numbers))) == [[0, 2], [1, 3, 5], [4]]
+
+
+def test_many_that_differ() -> None:
+    compared = 0
+
+    def equal(gold: str, answer: str) -> bool:
+        nonlocal compared
+        compared += 1
+        return False
+
+    groups = Groups(equal)
+    assert [groups.of(str(i)) for i in range(500)] == list(range(500))
+    assert [groups.of(str(i)) for i in range(500)] == list(range(500))
+    assert compared <= 64 * 500

@@ -26,7 +26,7 @@ from zaya.envs.math.equivalence import equivalent
 from zaya.ttc.config import RsaConfig
 from zaya.ttc.live import LATE
 from zaya.ttc.types import Candidate, Event, Round
-from zaya.ttc.vote import clusters
+from zaya.ttc.vote import Groups, clusters
 
 DIM, RED = "2", "31"
 _COLORS = ("36", "32", "33", "35", "34", "96", "92", "93", "95", "94")
@@ -62,25 +62,12 @@ class Row:
     """What it failed of, for now or for good."""
 
 
-class Answers:
-    """Answers that have turned up; equivalent ones are one."""
-
-    def __init__(self) -> None:
-        self._first: list[str] = []
-        self._known: dict[str, int] = {}
-
-    def of(self, answer: str) -> int:
-        """Which one it is."""
-        if answer not in self._known:
-            same = (i for i, first in enumerate(self._first) if equivalent(first, answer))
-            self._known[answer] = next(same, len(self._first))
-            if self._known[answer] == len(self._first):
-                self._first.append(answer)
-        return self._known[answer]
+class Answers(Groups):
+    """Answers that have turned up, as they are shown."""
 
     def span(self, index: int) -> Span:
         letter = ascii_letters[26 + index] if index < 26 else ascii_letters[index - 26] if index < 52 else "*"
-        return f"{letter} {shortened(self._first[index])}", _COLORS[index % len(_COLORS)]
+        return f"{letter} {shortened(self.first[index])}", _COLORS[index % len(_COLORS)]
 
 
 class View:
@@ -94,7 +81,7 @@ class View:
         self._bar = "█░" if has_blocks else "#."
         self._rounds = [[Row(n, worker) for worker in range(config.workers(n))] for n in range(config.rounds + 1)]
         self._closed: set[int] = set()
-        self._answers = Answers()
+        self._answers = Answers(equivalent)
         self._spoken: deque[tuple[float, int]] = deque([(0.0, 0)])
         """Seconds, and tokens drawn by then."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -27,19 +27,22 @@ from zaya.engine.types import (
     SamplingParams,
     Structure,
 )
+from zaya.envs.math.equivalence import equivalent
 from zaya.errors import CompletionError
 from zaya.serve.errors import ApiError
 from zaya.serve.http import EventStream, json_response, unless_gone
 from zaya.serve.log import note
 from zaya.serve.planning import Plan
+from zaya.serve.progress import News, told_of_rollouts
 from zaya.serve.served import Served
 from zaya.serve.telling import chat_head
 from zaya.serve.turn import Piece, Turn, message
 from zaya.text import render
 from zaya.ttc.live import OnEvent
-from zaya.ttc.report import as_mapping, round_mapping
+from zaya.ttc.report import as_mapping
 from zaya.ttc.rsa import asolve
-from zaya.ttc.types import Event, Solution
+from zaya.ttc.types import Solution
+from zaya.ttc.vote import Groups
 
 _BEHIND = 1
 """By how much the priority of a rollout is below that of an ordinary request."""
@@ -63,6 +66,7 @@ async def think_together(http: HttpRequest, plan: Plan) -> Response:
             return EventStream(chunks, stack=stack.pop_all(), within=work.deadline(), limits=served.limits)
         async with work.deadline():
             solution = await unless_gone(http.receive, _solve(served, plan))
+    blocks = await asyncio.to_thread(_blocks, plan, solution, Groups(equivalent))
     pieces = _pieces(plan, solution)
     total = _usage(solution)
     note(total)
@@ -74,7 +78,7 @@ async def think_together(http: HttpRequest, plan: Plan) -> Response:
         "stop_reason": None,
     }
     head = chat_head(served.name, "chat.completion")
-    return json_response({**head, "choices": [choice], "usage": total, **_blocks(plan, solution)})
+    return json_response({**head, "choices": [choice], "usage": total, **blocks})
 
 
 async def _check_structure(served: Served, structure: Structure) -> None:
@@ -114,13 +118,16 @@ async def _chunks(served: Served, plan: Plan) -> AsyncGenerator[dict[str, Any], 
         return {**head, "choices": [choice], **({"usage": None} if body.wants_usage else {})}
 
     yield chunk({"role": "assistant", "content": ""})
-    news = News(with_candidates=plan.with_candidates)
+    news = News(plan.config, _run(plan), Groups(equivalent), with_candidates=plan.with_candidates)
+    yield chunk({"rsa_progress": {"events": await news.take()}})  # the plan: whoever waits for a place can show it
     loop = asyncio.get_running_loop()
     solving, told_at = asyncio.create_task(_solve(served, plan, news.note)), loop.time()
     try:
-        while not solving.done():
+        is_over = False
+        while not is_over:
             await asyncio.wait({solving}, timeout=_TICK_S)
-            events = news.take()
+            is_over = solving.done()  # before its last events are taken
+            events = await news.take()
             if events or loop.time() - told_at >= _SILENCE_S:
                 told_at = loop.time()
                 yield chunk({"rsa_progress": {"events": events}})
@@ -132,7 +139,8 @@ async def _chunks(served: Served, plan: Plan) -> AsyncGenerator[dict[str, Any], 
                 await solving
     for piece in _pieces(plan, solution):
         yield chunk(piece)
-    yield {**chunk({}, _finish_reason(solution)), **_blocks(plan, solution)}
+    blocks = await asyncio.to_thread(_blocks, plan, solution, news.groups)
+    yield {**chunk({}, _finish_reason(solution)), **blocks}
     total = _usage(solution)
     note(total)
     if body.wants_usage:
@@ -165,15 +173,24 @@ def _usage(solution: Solution) -> dict[str, Any]:
     }
 
 
-def _blocks(plan: Plan, solution: Solution) -> dict[str, Any]:
+def _run(plan: Plan) -> dict[str, Any]:
+    """The settings beside the configuration."""
+    return {
+        "seed": plan.seed,
+        "preset": plan.preset,
+        "selection": plan.selection,
+        "max_concurrency": plan.max_concurrency,
+        "deadline_s": plan.deadline_s,
+        "retries": plan.retries,
+    }
+
+
+def _blocks(plan: Plan, solution: Solution, groups: Groups) -> dict[str, Any]:
     """What is beside the answer: `rsa`, and for those who spoke in the words of the proxy what it says."""
     config, body = plan.config, plan.body
-    told = as_mapping(
-        solution, config, seed=plan.seed, with_candidates=plan.with_candidates, preset=plan.preset,
-        selection=plan.selection, max_concurrency=plan.max_concurrency, deadline_s=plan.deadline_s,
-        retries=plan.retries,
-    )  # fmt: skip
+    told = as_mapping(solution, config, with_candidates=plan.with_candidates, **_run(plan))
     rsa = {name: value for name, value in told.items() if name not in ("text", "reasoning", "usage")}
+    rsa |= told_of_rollouts(solution, config, groups, rsa)
     blocks: dict[str, Any] = {"rsa": {**rsa, "warnings": list(plan.warnings)}}
     if body.proxy_fields and body.return_rsa_metadata is not False:
         blocks["rsa_metadata"] = {
@@ -189,53 +206,6 @@ def _blocks(plan: Plan, solution: Solution) -> dict[str, Any]:
             "rsa_debug": False,
         }
     return blocks
-
-
-class News:
-    """What happened since somebody asked, as plain values. How far a rollout is counts once, as it is by then."""
-
-    def __init__(self, *, with_candidates: bool) -> None:
-        self._with_candidates = with_candidates
-        self._events: list[dict[str, Any]] = []
-        self._grown: dict[tuple[int, int], dict[str, Any]] = {}
-
-    def note(self, event: Event) -> None:
-        place = (event.round, event.worker)
-        told = {"kind": event.kind, "at": round(event.at, 3), "round": event.round, "worker": event.worker}
-        match event.kind:
-            case "grow":
-                self._grown[place] = {**told, "tokens": event.tokens, "is_answering": event.is_answering}
-                return
-            case "start":
-                told["sources"] = list(event.sources)
-            case "retry" | "lost":
-                told["why"] = event.text
-            case "end" if event.candidate is not None:
-                told |= self._ended(event)
-            case "round" if event.summary is not None:
-                told = {**_without_worker(told), **round_mapping(event.summary)}
-            case "choice" if event.solution is not None:
-                chosen = event.solution.chosen
-                told["worker"] = None if chosen is None else chosen.worker
-                told |= {"selection": event.solution.selection, "answer": event.solution.answer}
-        self._grown.pop(place, None)
-        self._events.append(told)
-
-    def take(self) -> list[dict[str, Any]]:
-        events, self._events, self._grown = [*self._events, *self._grown.values()], [], {}
-        return events
-
-    def _ended(self, event: Event) -> dict[str, Any]:
-        candidate = event.candidate
-        assert candidate is not None
-        if self._with_candidates:
-            return {"candidate": asdict(candidate)}
-        names = ("answer", "is_finished", "is_forced", "prompt_tokens", "generated_tokens")
-        return {name: getattr(candidate, name) for name in names}
-
-
-def _without_worker(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name != "worker"}
 
 
 # ----- who is asked

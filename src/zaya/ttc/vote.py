@@ -32,6 +32,8 @@ Behaviour = Callable[[str], str | None]
 Judge = Callable[[Candidate], float]
 """How good a candidate is: a verifier, a reward model, tests. Called in no event loop."""
 
+_COMPARED = 64
+"""Groups that a new answer is compared with: thousands of answers that all differ would take minutes."""
 _BRACES = re.compile(r"\\boxed\{|[{}]")
 
 
@@ -71,6 +73,28 @@ def clusters(answers: Sequence[str | None], equivalent: Equivalent | None = None
         else:
             found.append([i])
     return sorted(found, key=len, reverse=True)  # stable, so the earlier stays before the later
+
+
+class Groups:
+    """Answers as they turn up, one after the other; equivalent ones are one group.
+
+    For whoever shows a population at work. A choice is made by `clusters`, on the last round alone.
+    """
+
+    def __init__(self, equivalent: Equivalent) -> None:
+        self.first: list[str] = []
+        """Of each group, in the order in which they turned up."""
+        self._equivalent = equivalent
+        self._known: dict[str, int] = {}
+
+    def of(self, answer: str) -> int:
+        """Which group it is in."""
+        if answer not in self._known:
+            likely = enumerate(self.first[:_COMPARED])
+            self._known[answer] = next((i for i, first in likely if self._equivalent(first, answer)), len(self.first))
+            if self._known[answer] == len(self.first):
+                self.first.append(answer)
+        return self._known[answer]
 
 
 @dataclass(frozen=True, slots=True)
