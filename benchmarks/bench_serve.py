@@ -76,13 +76,14 @@ def start(repeats: int) -> dict[str, Any]:
 
 def over_http(server: Watched, numbers: Sequence[int], streams: int) -> dict[str, float]:
     """The chats over HTTP, so many at a time."""
-    asked = iter([Question.of(n, {**chat(n), "stream_options": {"include_usage": True}}) for n in numbers])
+    # ids as well, because tokens without a text would make no piece
+    asked = iter([Question.of(n, {**chat(n), "return_token_ids": True}) for n in numbers])
     answers: list[Answer] = []
     before, cpu, begun = server.ask()["cpu"], time.process_time(), time.perf_counter()
     asyncio.run(load(server.port, streams, lambda: next(asked, None), answers.append))
     seconds, client, after = time.perf_counter() - begun, time.process_time() - cpu, server.ask()["cpu"]
     assert all(answer.outcome == "whole" for answer in answers), "an answer did not come"
-    drawn = sum(answer.events()[-1][1]["usage"]["completion_tokens"] for answer in answers)
+    drawn = sum(len(answer.ids()) for answer in answers)
     gaps = [gap for answer in answers for gap in gaps_of(answer)]
     first = [answer.arrivals()[0] - answer.begun for answer in answers]
     return {

@@ -14,14 +14,16 @@ from typing import Any
 
 from zaya.engine.types import Completion, Request, SamplingParams
 
-MOST_TOKENS = 160
+LENGTHS = (64, 192)
 
 
 def chat(number: int) -> dict[str, Any]:
-    """A chat as /v1/chat/completions takes it, in the words that the micro model was trained on."""
+    """A chat as /v1/chat/completions takes it, in the words that the micro model was trained on. Its answer has a length
+    of its own and does not end before, so that every way of asking draws as many tokens."""
     draw = random.Random(number)
     question = f"What is {draw.randrange(100)} + {draw.randrange(100)}?\nGive the answer in \\boxed{{}}."
-    return {"messages": [{"role": "user", "content": question}], "seed": number, "max_tokens": MOST_TOKENS}
+    body = {"messages": [{"role": "user", "content": question}], "seed": number}
+    return {**body, "max_tokens": draw.randint(*LENGTHS), "ignore_eos": True}
 
 
 def opened(options: Sequence[str]) -> Any:
@@ -43,7 +45,7 @@ def requests_of(engine: Any, numbers: Sequence[int]) -> list[Request]:
     for number in numbers:
         body = chat(number)
         ids = render(engine.tokenizer, body["messages"], enable_thinking=True).ids
-        params = SamplingParams(max_tokens=body["max_tokens"])
+        params = SamplingParams(max_tokens=body["max_tokens"], ignore_eos=True)
         made.append(Request(prompt_ids=ids, params=params, seed=body["seed"]))
     return made
 

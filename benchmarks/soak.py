@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.beside import MOST_TOKENS, chat, opened, requests_of
+from benchmarks.beside import chat, opened, requests_of
 from benchmarks.streams import Answer, Question, gaps_of, load, quantile
 from benchmarks.watched import Watched
 
@@ -42,18 +42,20 @@ class Seen:
     def __init__(self, expected: Sequence[Sequence[int]]) -> None:
         self._expected = expected
         self.counts = dict.fromkeys(("whole", "left", "refused", "broken", "retries", "wrong", "tokens"), 0)
+        self.usual_s = 0.0
+        """What a whole answer takes, lately: a running mean."""
         self.first: list[float] = []
         self.gaps: list[float] = []
 
     def take(self, answer: Answer) -> None:
         self.counts[answer.outcome] += 1
         self.counts["retries"] += answer.refused
-        choices = [choice for _, event in answer.events() for choice in event.get("choices", ())]
-        ids = [id for choice in choices for id in choice.get("token_ids", ())]
-        expected = self._expected[answer.question.name]
+        ids, expected = answer.ids(), self._expected[answer.question.name]
         is_right = ids == (expected if answer.outcome == "whole" else expected[: len(ids)])
         self.counts["wrong"] += not is_right
         self.counts["tokens"] += len(ids)
+        if answer.outcome == "whole":
+            self.usual_s += (answer.times[-1] - answer.begun - self.usual_s) / 8
         if times := answer.arrivals():
             self.first.append(times[0] - answer.begun)
             self.gaps += gaps_of(answer)
@@ -72,7 +74,7 @@ def soak(streams: int, seconds: float, options: Sequence[str] = (), *, shared: i
         if time.perf_counter() > begun + seconds:
             return None
         name = draw.randrange(shared)
-        leaves_after = draw.randrange(MOST_TOKENS) if draw.random() < 0.5 else None
+        leaves_after = draw.uniform(0, seen.usual_s) if draw.random() < 0.5 else None
         return Question.of(name, {**chat(name), "return_token_ids": True}, leaves_after)
 
     async def watch() -> None:

@@ -37,11 +37,11 @@ class Question:
     name: int
     data: bytes
     """The request as it goes over the connection."""
-    leaves_after: int | None = None
-    """Its client goes after so many pieces; after none, as soon as it has asked."""
+    leaves_after: float | None = None
+    """Its client goes after so many seconds, if the answer is not over before; after 0, as soon as it has asked."""
 
     @classmethod
-    def of(cls, name: int, body: Mapping[str, Any], leaves_after: int | None = None) -> Question:
+    def of(cls, name: int, body: Mapping[str, Any], leaves_after: float | None = None) -> Question:
         text = json.dumps({**body, "stream": True}).encode()
         head = (
             "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -72,6 +72,11 @@ class Answer:
             for found in _EVENT.finditer(bytes(self.data))
         ]
 
+    def ids(self) -> list[int]:
+        """What was drawn, as far as it came."""
+        choices = [choice for _, event in self.events() for choice in event.get("choices", ())]
+        return [id for choice in choices for id in choice.get("token_ids", ())]
+
     def arrivals(self) -> list[float]:
         """When something of the text came: the first event only says who speaks."""
         found = [self.times[bisect_left(self.ends, found.end())] for found in _EVENT.finditer(bytes(self.data))]
@@ -98,10 +103,13 @@ class _Connection(asyncio.Protocol):
         """Returns when it is over, in one way or another."""
         self.answer, self._over = answer, asyncio.get_running_loop().create_future()
         self.transport.write(answer.question.data)
-        if answer.question.leaves_after == 0:
-            self._leave()
+        leaves_after = answer.question.leaves_after
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._over, PATIENCE_S)
+            await asyncio.wait_for(self._over, PATIENCE_S if leaves_after is None else leaves_after)
+        if answer.outcome == "broken" and leaves_after is not None and self.is_open:
+            answer.outcome = "left"
+            # every other one without a word, as of a process that is killed
+            (self.transport.abort if answer.question.name % 2 else self.transport.close)()
         self.answer = None
 
     def data_received(self, data: bytes) -> None:
@@ -114,21 +122,12 @@ class _Connection(asyncio.Protocol):
         if answer.data.endswith(_END) and answer.data.startswith(b"HTTP/1.1 200"):
             answer.outcome = "whole"
             self._finish()
-        elif len(answer.times) == answer.question.leaves_after:
-            self._leave()
         elif len(answer.times) < 3 and (status := _STATUS.match(answer.data)) and status[1] != b"200":
             head, _, body = answer.data.partition(b"\r\n\r\n")
             length = _LENGTH.search(head + b"\r\n")
             if length is not None and len(body) >= int(length[1]):
                 answer.outcome = "refused" if status[1] == b"429" else "broken"
                 self._finish()
-
-    def _leave(self) -> None:
-        assert self.answer is not None
-        self.answer.outcome = "left"
-        # every other one without a word, as a process does that is killed
-        (self.transport.abort if self.answer.question.name % 2 else self.transport.close)()
-        self._finish()
 
     def _finish(self) -> None:
         if self._over is not None and not self._over.done():
@@ -156,8 +155,7 @@ async def load(
                 retry = _RETRY.search(answer.data)
                 await asyncio.sleep(1 if retry is None else int(retry[1]))
             on_answer(answer)
-            if answer.outcome in ("left", "broken"):
-                connection.transport.abort()
+            if answer.outcome != "whole":
                 connection = None
         if connection is not None:
             connection.transport.close()

@@ -31,7 +31,7 @@ def cpu_seconds() -> dict[str, float]:
         seconds = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         if thread is threading.main_thread():
             loop = seconds
-        elif thread.name.startswith("asyncio_"):
+        elif thread.name.startswith(("asyncio_", "ThreadPoolExecutor")):  # uvloop's have the latter name
             ready += seconds
     return {"loop": loop, "ready": ready, "engine": time.process_time() - loop - ready}
 
