@@ -28,6 +28,10 @@ PAUSE_PER_READER_S = 0.0004
 """Added for every reader that was woken: a piece takes a server about 0.05 ms, so it spends an eighth of its time on
 pieces at most, and the model has the rest."""
 
+MOST_APART = 64
+"""Deltas of a completion that nobody has fetched yet, before they are made one: to join each with those before it would
+cost the thread that draws as much as to tell it."""
+
 
 class _Pulse:
     """Wakes the readers in one event loop, all that have something to read at once, and then not for a while."""
@@ -88,7 +92,7 @@ class RequestHandle:
         """When the first of them was, by `time.monotonic`."""
         self._on_cancel = on_cancel
         self._lock = threading.Lock()
-        self._deltas: dict[int, Delta] = {}
+        self._deltas: dict[int, list[Delta]] = {}
         self._seen: set[int] = set()
         """Completions of which somebody has fetched a delta."""
         self._waiting: list[asyncio.Future[None]] = []
@@ -137,7 +141,7 @@ class RequestHandle:
                 return None
             index = next(iter(self._deltas))
             self._seen.add(index)
-            return self._deltas.pop(index)
+            return _joined(self._deltas.pop(index))
 
     # ----- for the engine
 
@@ -148,8 +152,10 @@ class RequestHandle:
             if is_first:
                 self.first_at = time.monotonic()
             self.drawn += len(delta.ids)
-            before = self._deltas.get(delta.index)
-            self._deltas[delta.index] = delta if before is None else _joined(before, delta)
+            deltas = self._deltas.setdefault(delta.index, [])
+            deltas.append(delta)
+            if len(deltas) == MOST_APART:
+                deltas[:] = [_joined(deltas)]
             for reader in self._readers:
                 if is_first:
                     _resolve_soon(reader.future)
@@ -215,17 +221,20 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _joined(first: Delta, second: Delta) -> Delta:
+def _joined(deltas: list[Delta]) -> Delta:
+    if len(deltas) == 1:
+        return deltas[0]
     return replace(
-        second,
-        ids=first.ids + second.ids,
-        text=first.text + second.text,
-        reasoning=first.reasoning + second.reasoning,
-        logprobs=_behind(first.logprobs, second.logprobs),
-        top_ids=_behind(first.top_ids, second.top_ids),
-        top_logprobs=_behind(first.top_logprobs, second.top_logprobs),
+        deltas[-1],
+        ids=tuple(id for delta in deltas for id in delta.ids),
+        text="".join(delta.text for delta in deltas),
+        reasoning="".join(delta.reasoning for delta in deltas),
+        logprobs=_one_behind_another([delta.logprobs for delta in deltas]),
+        top_ids=_one_behind_another([delta.top_ids for delta in deltas]),
+        top_logprobs=_one_behind_another([delta.top_logprobs for delta in deltas]),
     )
 
 
-def _behind(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
-    return None if first is None or second is None else np.concatenate([first, second])
+def _one_behind_another(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if len(there) == len(arrays) else None
