@@ -49,13 +49,12 @@ def start(repeats: int) -> dict[str, Any]:
     seconds = []
     for _ in range(repeats):
         begun = time.perf_counter()
-        server = Watched([], watch=False)
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-        connection.request("GET", "/ready")
-        assert connection.getresponse().status == 200
-        seconds.append(time.perf_counter() - begun)
-        connection.close()
-        server.stop()
+        with Watched([], watch=False) as server:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection.request("GET", "/ready")
+            assert connection.getresponse().status == 200
+            seconds.append(time.perf_counter() - begun)
+            connection.close()
     modules = "torch, zaya.engine.engine, zaya.serve.running, zaya.serve.served, zaya.model.layouts, zaya.ttc.rsa"
     imports = []
     for _ in range(repeats):
@@ -101,8 +100,7 @@ def overhead(
     """A row for each number of streams. Every measurement takes about so many seconds, and at least one chat a
     stream."""
     rows = []
-    server = Watched(options)
-    with beside(options) as ask:
+    with Watched(options) as server, beside(options) as ask:
         for count in streams:
             first = range(count)
             took = ask("engine", first, count)["seconds"]
@@ -115,7 +113,6 @@ def overhead(
                 found["http"].append(over_http(server, numbers, count))
             rows.append(_row(name, count, found))
             print_row(rows[-1])
-    server.stop()
     return rows
 
 

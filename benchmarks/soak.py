@@ -66,7 +66,11 @@ def soak(streams: int, seconds: float, options: Sequence[str] = (), *, shared: i
     options = [*options, "--deterministic", "--max-pending", str(streams)]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seen = Seen(pool.apply(one_at_a_time, (options, shared)))
-    server = Watched(options)
+    with Watched(options) as server:
+        return _under_load(server, seen, streams, seconds, shared)
+
+
+def _under_load(server: Watched, seen: Seen, streams: int, seconds: float, shared: int) -> dict[str, Any]:
     idle, begun, draw = server.ask(everything=True), time.perf_counter(), random.Random(0)
     memory: list[int] = []
 

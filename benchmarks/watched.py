@@ -70,11 +70,11 @@ def main() -> int:
 
 
 class Watched:
-    """A server under way, from outside."""
+    """A server under way, from outside; ended with its block."""
 
     def __init__(self, options: Sequence[str], *, watch: bool = True) -> None:
         """With `watch` False it is `zaya serve` and nothing else."""
-        self._log = tempfile.TemporaryFile("a+")
+        self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed with the server
         command = ["-m", "benchmarks.watched"] if watch else ["-m", "zaya", "serve"]
         begun = time.perf_counter()
         self.process = subprocess.Popen(
@@ -99,10 +99,15 @@ class Watched:
     def stop(self) -> int:
         """Its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(60)
-        finally:
-            self.process.kill()
+        return self.process.wait(60)
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()  # does nothing to one that has stopped
+        self.process.wait()
+        self._log.close()
 
 
 if __name__ == "__main__":
