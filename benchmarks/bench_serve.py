@@ -39,6 +39,7 @@ from benchmarks.soak import print_soak, soak
 from benchmarks.streams import Answer, Question, gaps_of, load, quantile
 from benchmarks.watched import Watched
 
+PARTS = ("start", "overhead", "soak")
 WAYS = ("engine", "streamed")
 
 
@@ -132,11 +133,12 @@ def print_row(row: dict[str, Any]) -> None:
         f"{row['model']:6} {row['streams']:4} streams  engine {engine['rate']:8,.0f} tokens/s, streamed inside "
         f"{inside['rate']:8,.0f}, HTTP {http['rate']:8,.0f}: {http['of_engine']:4.0%} of the engine, "
         f"{http['of_streamed']:4.0%} of inside\n"
-        f"            us of processor a token: engine {engine['us']:.0f}, streamed inside {inside['us']:.0f}; HTTP engine "
-        f"{http['engine_us']:.0f}, event loop {http['loop_us']:.0f}, making ready {http['ready_us']:.0f}; client "
-        f"{http['client_us']:.0f}\n"
-        f"            first piece p50 {http['first_p50'] * 1e3:.0f} ms, p99 {http['first_p99'] * 1e3:.0f}; between pieces "
-        f"p50 {http['gap_p50'] * 1e3:.1f}, p99 {http['gap_p99'] * 1e3:.1f}; {http['tokens_a_piece']:.1f} tokens each",
+        f"            us of processor a token: engine {engine['us']:.0f}, streamed inside {inside['us']:.0f}; HTTP "
+        f"{http['engine_us']:.0f} engine, {http['loop_us']:.0f} event loop, {http['ready_us']:.0f} making ready; "
+        f"client {http['client_us']:.0f}\n"
+        f"            first piece p50 {http['first_p50'] * 1e3:.0f} ms, p99 {http['first_p99'] * 1e3:.0f}; between "
+        f"pieces p50 {http['gap_p50'] * 1e3:.1f}, p99 {http['gap_p99'] * 1e3:.1f}; {http['tokens_a_piece']:.1f} tokens "
+        "each",
         flush=True,
     )
 

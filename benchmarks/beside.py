@@ -8,7 +8,7 @@ import asyncio
 import multiprocessing
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,8 @@ LENGTHS = (64, 192)
 
 
 def chat(number: int) -> dict[str, Any]:
-    """A chat as /v1/chat/completions takes it, in the words that the micro model was trained on. Its answer has a length
-    of its own and does not end before, so that every way of asking draws as many tokens."""
+    """A chat as /v1/chat/completions takes it, in the words that the micro model was trained on. Its answer has a
+    length of its own and does not end before, so that every way of asking draws as many tokens."""
     draw = random.Random(number)
     question = f"What is {draw.randrange(100)} + {draw.randrange(100)}?\nGive the answer in \\boxed{{}}."
     body = {"messages": [{"role": "user", "content": question}], "seed": number}
@@ -37,17 +37,18 @@ def opened(options: Sequence[str]) -> Any:
     return open_engine(*open_chat_model(args.model, args), args, max_batch=args.max_batch)
 
 
-def requests_of(engine: Any, numbers: Sequence[int]) -> list[Request]:
+def requests_of(engine: Any, chats: Sequence[Mapping[str, Any]]) -> list[Request]:
     """Chats with their prompts as ids: to render them is the server's work, and none of the engine's."""
     from zaya.text import render
 
-    made = []
-    for number in numbers:
-        body = chat(number)
-        ids = render(engine.tokenizer, body["messages"], enable_thinking=True).ids
-        params = SamplingParams(max_tokens=body["max_tokens"], ignore_eos=True)
-        made.append(Request(prompt_ids=ids, params=params, seed=body["seed"]))
-    return made
+    return [
+        Request(
+            prompt_ids=render(engine.tokenizer, body["messages"], enable_thinking=True).ids,
+            params=SamplingParams(max_tokens=body["max_tokens"], ignore_eos=body["ignore_eos"]),
+            seed=body["seed"],
+        )
+        for body in chats
+    ]
 
 
 def by_turns(engine: Any, requests: Sequence[Request], streams: int) -> list[Completion]:
@@ -84,7 +85,7 @@ def _process(connection: Any, options: Sequence[str]) -> None:
     connection.send(None)
     while (asked := connection.recv()) is not None:
         way, numbers, streams = asked
-        requests = requests_of(engine, numbers)
+        requests = requests_of(engine, [chat(number) for number in numbers])
         begun, cpu = time.perf_counter(), time.process_time()
         if way == "engine":
             drawn = sum(len(completion.ids) for completion in by_turns(engine, requests, streams))

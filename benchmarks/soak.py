@@ -4,7 +4,8 @@ is right all the same, and what it holds in the end. Used by `benchmarks.bench_s
 1. Every whole answer is, id by id, that of an engine which was asked one at a time, and what came of one that was left
    is its beginning. The server is deterministic, so this is to the last bit of every draw.
 2. When all have gone, no request, task, handle, page or engine thread is left, and the server has made no mistake.
-3. Its memory does not grow from the second quarter of the time to the last.
+3. Of what clients did not wait for, little is drawn: a request ends when its client has gone.
+4. Its memory does not grow from the second quarter of the time to the last.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ SHARED = 256
 """Chats from which every stream draws: as many as can be asked one at a time in half a minute."""
 
 
+def shared_chat(number: int) -> dict[str, Any]:
+    """Every other one ends where the model ends it."""
+    return {**chat(number), "ignore_eos": number % 2 == 0}
+
+
 def one_at_a_time(options: Sequence[str], count: int) -> list[list[int]]:
     """The ids of the answers to the first chats."""
     engine = opened(options)
-    found = [list(engine.complete([request])[0][0].ids) for request in requests_of(engine, range(count))]
+    requests = requests_of(engine, [shared_chat(number) for number in range(count)])
+    found = [list(engine.complete([request])[0][0].ids) for request in requests]
     engine.close()
     return found
 
@@ -42,6 +49,8 @@ class Seen:
     def __init__(self, expected: Sequence[Sequence[int]]) -> None:
         self._expected = expected
         self.counts = dict.fromkeys(("whole", "left", "refused", "broken", "retries", "wrong", "tokens"), 0)
+        self.unread = 0
+        """Tokens of answers that were left which their clients did not wait for."""
         self.usual_s = 0.0
         """What a whole answer takes, lately: a running mean."""
         self.first: list[float] = []
@@ -54,6 +63,8 @@ class Seen:
         is_right = ids == (expected if answer.outcome == "whole" else expected[: len(ids)])
         self.counts["wrong"] += not is_right
         self.counts["tokens"] += len(ids)
+        if answer.outcome == "left":
+            self.unread += len(expected) - len(ids)
         if answer.outcome == "whole":
             self.usual_s += (answer.times[-1] - answer.begun - self.usual_s) / 8
         if times := answer.arrivals():
@@ -79,7 +90,7 @@ def _under_load(server: Watched, seen: Seen, streams: int, seconds: float, share
             return None
         name = draw.randrange(shared)
         leaves_after = draw.uniform(0, seen.usual_s) if draw.random() < 0.5 else None
-        return Question.of(name, {**chat(name), "return_token_ids": True}, leaves_after)
+        return Question.of(name, {**shared_chat(name), "return_token_ids": True}, leaves_after)
 
     async def watch() -> None:
         process = psutil.Process(server.process.pid)
@@ -108,6 +119,7 @@ def _under_load(server: Watched, seen: Seen, streams: int, seconds: float, share
         "gap_p50": quantile(seen.gaps, 0.5), "gap_p99": quantile(seen.gaps, 0.99),
         "memory_second_quarter": statistics.median(memory[quarter : 2 * quarter] or memory),
         "memory_last_quarter": statistics.median(memory[-quarter:]),
+        "drawn_for_nobody": (left["stats"]["tokens_drawn"] - seen.counts["tokens"]) / max(seen.unread, 1),
         "leaks": _leaks(idle, left) | ({"mistakes": mistakes} if mistakes else {}), "exit_code": exit_code,
         "cpu": cpu, "stats": left["stats"], "metrics": metrics,
     }  # fmt: skip
@@ -147,8 +159,9 @@ def print_soak(found: dict[str, Any]) -> None:
         f"            {found['rate']:,.0f} tokens/s; first piece p50 {found['first_p50'] * 1e3:.0f} ms, p99 "
         f"{found['first_p99'] * 1e3:.0f}; between pieces p50 {found['gap_p50'] * 1e3:.1f}, p99 "
         f"{found['gap_p99'] * 1e3:.1f}\n"
-        f"            memory {found['memory_second_quarter'] / 1e6:.1f} MB in the second quarter, "
-        f"{found['memory_last_quarter'] / 1e6:.1f} in the last; left behind: {found['leaks'] or 'nothing'}; exit code "
-        f"{found['exit_code']}",
+        f"            of what was not waited for {found['drawn_for_nobody']:.0%} was drawn all the same; memory "
+        f"{found['memory_second_quarter'] / 1e6:.1f} MB in the second quarter, "
+        f"{found['memory_last_quarter'] / 1e6:.1f} in the last; left behind: {found['leaks'] or 'nothing'}; exit "
+        f"code {found['exit_code']}",
         flush=True,
     )

@@ -47,7 +47,8 @@ def held() -> dict[str, Any]:
         if type(each) in every:
             every[type(each)].append(each)
     [engine], [served] = every[Engine], every[Served]
-    engine.check()
+    with engine._exclusive():  # between two steps
+        engine.check()
     return {
         "tasks": sorted(task.get_coro().__qualname__ for task in asyncio.all_tasks()),
         "threads": sorted(thread.name for thread in threading.enumerate()),
