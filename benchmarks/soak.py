@@ -11,7 +11,6 @@ is right all the same, and what it holds in the end. Used by `benchmarks.bench_s
 from __future__ import annotations
 
 import asyncio
-import http.client
 import multiprocessing
 import random
 import statistics
@@ -109,7 +108,10 @@ def _under_load(server: Watched, seen: Seen, streams: int, seconds: float, share
     while _leaks(idle, left) and time.perf_counter() < until:  # that a client has gone is noticed within a step
         time.sleep(0.1)
         left = server.ask(everything=True)
-    metrics, cpu = _metrics(server.port), {name: left["cpu"][name] - idle["cpu"][name] for name in left["cpu"]}
+    metrics, cpu = (
+        _metrics(server.get("/metrics")),
+        {name: left["cpu"][name] - idle["cpu"][name] for name in left["cpu"]},
+    )
     mistakes = [line for line in server.log().splitlines() if '"status": 5' in line or "Traceback" in line]
     exit_code = server.stop()
     quarter = max(1, len(memory) // 4)
@@ -140,14 +142,10 @@ def _leaks(idle: dict[str, Any], left: dict[str, Any]) -> dict[str, Any]:
     return {name: what for name, what in found.items() if what}
 
 
-def _metrics(port: int) -> dict[str, float]:
+def _metrics(text: str) -> dict[str, float]:
     """What /metrics says of requests under way and of pages."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
     wanted = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "request_success_total")
-    rows = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    rows = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     return {name.removeprefix("zaya:"): float(value) for name, value in rows if any(w in name for w in wanted)}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import http.client
 import json
 import re
 import signal
@@ -50,7 +51,7 @@ def held() -> dict[str, Any]:
     with engine._exclusive():  # between two steps
         engine.check()
     return {
-        "tasks": sorted(task.get_coro().__qualname__ for task in asyncio.all_tasks()),
+        "tasks": sorted(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "handles": len(every[RequestHandle]),
         "works": len(every[Work]),
@@ -85,12 +86,23 @@ class Watched:
             if self.process.poll() is not None:
                 raise SystemExit(f"the server did not start:\n{self.log()}")
             time.sleep(0.005)
-        self.ready_s = time.perf_counter() - begun
         self.port = int(ready[1])
+        self.get("/ready")
+        self.ready_s = time.perf_counter() - begun
+        """From the command to its first answer."""
 
     def log(self) -> str:
         self._log.seek(0)  # the server appends, so it is not disturbed
         return self._log.read()
+
+    def get(self, path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.status
+        text = answer.read().decode()
+        connection.close()
+        return text
 
     def ask(self, everything: bool = False) -> dict[str, Any]:
         self.process.send_signal(signal.SIGUSR2 if everything else signal.SIGUSR1)
