@@ -21,6 +21,6 @@ def test_a_soak() -> None:
     assert (found["wrong"], found["broken"], found["refused"]) == (0, 0, 0)
     assert found["retries"] > 0
     assert found["leaks"] == {}
-    assert found["drawn_for_nobody"] < 0.7
+    assert found["drawn_for_nobody"] < 0.4
     assert found["exit_code"] == 0
     assert found["metrics"]['kv_cache_usage_perc{model_name="zaya-micro"}'] == 0
