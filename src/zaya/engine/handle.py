@@ -25,8 +25,8 @@ from zaya.engine.types import Completion, Delta
 LEAST_PAUSE_S = 0.01
 """Between two pulses: less than anybody sees, and more than a token of the micro model takes."""
 PAUSE_PER_READER_S = 0.0004
-"""Added for every reader that was woken: a piece takes a server about 0.05 ms, so it spends an eighth of its time on
-pieces at most, and the model has the rest."""
+"""Where that is longer, for each reader that was woken: a piece takes a server about 0.05 ms, so it spends an eighth of
+its time on pieces at most."""
 
 MOST_APART = 64
 """Deltas of a completion that nobody has fetched yet, before they are made one: to join each with those before it would
