@@ -11,7 +11,7 @@ soak      --streams streams for --seconds, half of whose clients go somewhere in
 
 The client is this process, on the same processors as the server, so HTTP's tokens a second pay for the client too; its
 processor time stands beside the server's. Ratios are within a round, all figures medians over rounds. The last line, or
---json FILE, is the same as JSON. All of it takes about eleven minutes on two cores.
+--json FILE, is the same as JSON.
 """
 
 from __future__ import annotations
