@@ -166,6 +166,7 @@ def run(args: argparse.Namespace) -> int:
                 completer, tokenizer, args.name or _name(args.model), limits, rsa_preset,
                 metrics_prefix=args.metrics_prefix, ignore_client_seed=args.ignore_client_seed,
             )  # fmt: skip
+            listener.listen()  # whoever reads that it is ready may come at once
             notice(
                 f"{served.name} at {url_of(listener)}/v1, ready after {time.perf_counter() - begun:.1f} s; "
                 "Ctrl-C stops it"

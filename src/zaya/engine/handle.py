@@ -2,7 +2,10 @@
 
 Filled by whatever thread steps the engine or listens to a server, read in any event loop or thread. Deltas that nobody
 has fetched yet are joined, one for each completion, so that a slow reader costs no memory and gets longer pieces.
-Imports no torch.
+
+To wake readers at every token of a fast model would cost more than to draw it: their event loop and the thread that
+draws take turns at one interpreter. So the readers of a loop are woken together, once in a while (`_Pulse`); only who
+waits for a first delta or for the end is woken at once. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,13 +15,62 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from zaya.engine.types import Completion, Delta
 
-_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+LEAST_PAUSE_S = 0.01
+"""Between two pulses: less than anybody sees, and more than a token of the micro model takes."""
+PAUSE_PER_READER_S = 0.0004
+"""Where that is longer, for each reader that was woken: a piece takes a server about 0.05 ms, so it spends an eighth of
+its time on pieces at most."""
+
+MOST_APART = 64
+"""Deltas of a completion that nobody has fetched yet, before they are made one: to join each with those before it would
+cost the thread that draws as much as to tell it."""
+
+
+class _Pulse:
+    """Wakes the readers in one event loop, all that have something to read at once, and then not for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due: list[asyncio.Future[None]] = []
+        self._is_beating = False
+
+    def add(self, reader: asyncio.Future[None]) -> None:
+        """It has something to read. May be called from any thread."""
+        with self._lock:
+            self._due.append(reader)
+            if self._is_beating:
+                return
+            self._is_beating = True
+        with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+            reader.get_loop().call_soon_threadsafe(self._beat)
+
+    def _beat(self) -> None:
+        with self._lock:
+            due, self._due = self._due, []
+            self._is_beating = bool(due)
+        if due:
+            for reader in due:
+                _resolve(reader)
+            asyncio.get_running_loop().call_later(max(LEAST_PAUSE_S, PAUSE_PER_READER_S * len(due)), self._beat)
+
+
+_pulses: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pulse] = WeakKeyDictionary()
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """Who waits for the next delta, or the end."""
+
+    future: asyncio.Future[None]
+    pulse: _Pulse
+    is_due: bool = False
 
 
 class RequestHandle:
@@ -40,13 +92,12 @@ class RequestHandle:
         """When the first of them was, by `time.monotonic`."""
         self._on_cancel = on_cancel
         self._lock = threading.Lock()
-        self._deltas: dict[int, Delta] = {}
+        self._deltas: dict[int, list[Delta]] = {}
         self._seen: set[int] = set()
         """Completions of which somebody has fetched a delta."""
-        self._waiting: list[_Waiter] = []
+        self._waiting: list[asyncio.Future[None]] = []
         """Who waits for the end."""
-        self._listening: list[_Waiter] = []
-        """Who waits for the next delta, or the end."""
+        self._readers: list[_Reader] = []
 
     @property
     def is_done(self) -> bool:
@@ -55,20 +106,22 @@ class RequestHandle:
     # ----- for whoever asked
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
-        while True:
-            delta = self.take()
-            if delta is not None:
-                yield delta
-            elif self.is_done:
-                break
-            else:
-                await self._change(or_delta=True)
+        while not (self.is_done and not self._deltas):
+            await self._something_to_read()
+            for _ in range(len(self._deltas)):  # what comes in the meantime is for the next time
+                if (delta := self.take()) is not None:
+                    yield delta
         if self.error is not None:
             raise self.error
 
     async def result(self) -> list[Completion]:
         while not self.is_done:
-            await self._change(or_delta=False)
+            future = asyncio.get_running_loop().create_future()
+            with self._lock:
+                if self.is_done:
+                    break
+                self._waiting.append(future)
+            await future
         return self.completed()
 
     def cancel(self) -> None:
@@ -88,20 +141,27 @@ class RequestHandle:
                 return None
             index = next(iter(self._deltas))
             self._seen.add(index)
-            return self._deltas.pop(index)
+            return _joined(self._deltas.pop(index))
 
     # ----- for the engine
 
     def tell(self, delta: Delta, *, again: int = 0) -> None:
         """There is more of a completion. `again` of its ids were told before, and taken back."""
         with self._lock:
-            if self.first_at is None and delta.ids:
+            is_first = self.first_at is None and len(delta.ids) > 0
+            if is_first:
                 self.first_at = time.monotonic()
             self.drawn += len(delta.ids) - again
-            before = self._deltas.get(delta.index)
-            self._deltas[delta.index] = delta if before is None else _joined(before, delta)
-            listening, self._listening = self._listening, []
-        _resolve_all(listening)
+            deltas = self._deltas.setdefault(delta.index, [])
+            deltas.append(delta)
+            if len(deltas) == MOST_APART:
+                deltas[:] = [_joined(deltas)]
+            for reader in self._readers:
+                if is_first:
+                    _resolve_soon(reader.future)
+                elif not reader.is_due:
+                    reader.is_due = True
+                    reader.pulse.add(reader.future)
 
     def take_back(self, index: int) -> bool:
         """Forget what was told of a completion, because it begins anew. Not where somebody has seen some of it."""
@@ -126,24 +186,34 @@ class RequestHandle:
 
     def _wake(self) -> None:
         with self._lock:
-            waiting, self._waiting, self._listening = [*self._waiting, *self._listening], [], []
-        _resolve_all(waiting)
+            futures = [*self._waiting, *(reader.future for reader in self._readers)]
+            self._waiting = []
+        for future in futures:
+            _resolve_soon(future)
 
-    async def _change(self, *, or_delta: bool) -> None:
-        """Return when the request may be done, or there may be a delta."""
+    async def _something_to_read(self) -> None:
+        """Return when there may be a delta that is due, or the end."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        if (pulse := _pulses.get(loop)) is None:
+            pulse = _pulses.setdefault(loop, _Pulse())
+        reader = _Reader(loop.create_future(), pulse)
         with self._lock:
-            if self.is_done or (or_delta and self._deltas):
+            if self.is_done:
                 return
-            (self._listening if or_delta else self._waiting).append((loop, future))
-        await future
+            if self._deltas:
+                reader.is_due = True
+                pulse.add(reader.future)
+            self._readers.append(reader)
+        try:
+            await reader.future
+        finally:
+            with self._lock:
+                self._readers.remove(reader)
 
 
-def _resolve_all(waiting: list[_Waiter]) -> None:
-    for loop, future in waiting:
-        with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
-            loop.call_soon_threadsafe(_resolve, future)
+def _resolve_soon(future: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+        future.get_loop().call_soon_threadsafe(_resolve, future)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -151,17 +221,20 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _joined(first: Delta, second: Delta) -> Delta:
+def _joined(deltas: list[Delta]) -> Delta:
+    if len(deltas) == 1:
+        return deltas[0]
     return replace(
-        second,
-        ids=first.ids + second.ids,
-        text=first.text + second.text,
-        reasoning=first.reasoning + second.reasoning,
-        logprobs=_behind(first.logprobs, second.logprobs),
-        top_ids=_behind(first.top_ids, second.top_ids),
-        top_logprobs=_behind(first.top_logprobs, second.top_logprobs),
+        deltas[-1],
+        ids=tuple(id for delta in deltas for id in delta.ids),
+        text="".join(delta.text for delta in deltas),
+        reasoning="".join(delta.reasoning for delta in deltas),
+        logprobs=_one_behind_another([delta.logprobs for delta in deltas]),
+        top_ids=_one_behind_another([delta.top_ids for delta in deltas]),
+        top_logprobs=_one_behind_another([delta.top_logprobs for delta in deltas]),
     )
 
 
-def _behind(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
-    return None if first is None or second is None else np.concatenate([first, second])
+def _one_behind_another(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if len(there) == len(arrays) else None

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import re
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from zaya.engine.types import Completer, FinishReason, Handle, Request
 from zaya.errors import UsageError
@@ -52,9 +55,6 @@ class Metrics:
             return Counter(prefix + name, help, [_MODEL], registry=self._registry).labels(model)
 
         self._first = histogram("time_to_first_token_seconds", "From a request to its first token.", _SECONDS)
-        self._gap = histogram(
-            "inter_token_latency_seconds", "Between the tokens of a stream, as they are handed out.", _SECONDS
-        )
         self._each = histogram(
             "request_time_per_output_token_seconds", "Behind the first token, the mean of a request.", _SECONDS
         )
@@ -81,8 +81,8 @@ class Metrics:
 
     def gap(self, seconds: float, tokens: int) -> None:
         """So many tokens came so long after the one before them."""
-        for _ in range(tokens):
-            self._gap.observe(seconds / tokens)
+        self._live.gaps[bisect_left(_SECONDS, seconds / tokens)] += tokens
+        self._live.gap_seconds += seconds
 
     def begin(self, request: Request, handle: Handle, begun: float) -> None:
         """A completer has got a request, which came at the time `begun`."""
@@ -130,10 +130,15 @@ class _Live(Collector):
         self._prefix = prefix
         self.drawn = 0
         """Tokens of the requests that have ended."""
+        self.gaps = [0] * (len(_SECONDS) + 1)
+        """Tokens by the time since the one before, in the buckets of `_SECONDS`, and of longer ones. Counted here
+        because the library's histogram takes one at a time, which cost a stream more than its JSON."""
+        self.gap_seconds = 0.0
 
     def collect(self) -> Iterator[Metric]:
         drawn = self.drawn + sum(handle.drawn for handle in self._under_way)
         yield self._counter("generation_tokens", "Tokens drawn.", drawn)
+        yield self._between_tokens()
         stats: Any = getattr(self._completer, "stats", None)
         if stats is None:  # it does not say which of them wait
             running = sum(request.n for request, _ in self._under_way.values())
@@ -148,6 +153,13 @@ class _Live(Collector):
         drafts = "Tokens that were guessed ahead."
         yield self._counter("spec_decode_num_draft_tokens", drafts, stats.drafts_proposed)
         yield self._counter("spec_decode_num_accepted_tokens", "Those that were right.", stats.drafts_accepted)
+
+    def _between_tokens(self) -> Metric:
+        help = "Between the tokens of a stream, as they are handed out."
+        family = HistogramMetricFamily(self._prefix + "inter_token_latency_seconds", help, labels=[_MODEL])
+        bounds = [*map(floatToGoString, _SECONDS), "+Inf"]
+        family.add_metric([self._model], [*zip(bounds, accumulate(self.gaps), strict=True)], self.gap_seconds)
+        return family
 
     def _gauge(self, name: str, help: str, value: float) -> Metric:
         family = GaugeMetricFamily(self._prefix + name, help, labels=[_MODEL])
