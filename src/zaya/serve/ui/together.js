@@ -1,0 +1,45 @@
+// The view of a population inside an answer, which can be enlarged to the window. One element serves both: a dialog
+// that lies in the page until it is shown as one.
+
+import { element, icon } from "./dom.js";
+
+export class Together {
+  #view = null;
+  #dialog;
+
+  constructor(root) {
+    this.holder = element("div");
+    const enlarge = element("button", { type: "button", class: "wide-button", onclick: () => this.#enlarge() }, icon("large"), "Enlarge");
+    const close = element("button", { type: "button", class: "round close", "aria-label": "Back into the page", onclick: () => this.#dialog.close() }, icon("close"));
+    this.#dialog = element("dialog", { class: "population-frame", "aria-label": "Thinking together" }, element("div", { class: "frame-acts" }, enlarge, close), this.holder);
+    this.#dialog.setAttribute("open", "");
+    this.#dialog.addEventListener("close", () => {
+      this.#dialog.setAttribute("open", "");
+      enlarge.focus();
+    });
+    root.replaceChildren(this.#dialog);
+  }
+
+  async begin(plan) {
+    const { PopulationView } = await import("./population.js");
+    this.#view = new PopulationView(this.holder);
+    this.#view.begin(plan);
+  }
+
+  feed(events) {
+    this.#view.feed(events);
+  }
+
+  finish(block) {
+    this.#view.finish(block);
+  }
+
+  fail(message) {
+    this.#view?.fail(message);
+  }
+
+  #enlarge() {
+    this.#dialog.removeAttribute("open");
+    this.#dialog.showModal();
+  }
+}
