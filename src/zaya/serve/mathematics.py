@@ -26,8 +26,8 @@ MOST_FORMULA = 2000
 
 ELEMENTS = frozenset({
     "math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot", "mstyle", "mpadded",
-    "mphantom", "msub", "msup", "msubsup", "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "mtable", "mtr",
-    "mtd", "menclose",
+    "mphantom", "msub", "msup", "msubsup", "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "mtable",
+    "mtr", "mtd", "menclose",
 })  # fmt: skip
 """Of MathML, and those that may come out of a formula. No links, no annotations, and so no HTML inside."""
 _LENGTH = re.compile(r"[+-]?\d?(\.\d{1,4})?(em|ex|pt)?")

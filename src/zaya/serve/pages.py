@@ -55,15 +55,27 @@ _KINDS = {
 
 _SHOWN = ("population", "fan_in", "rounds", "think_budget", "tail_tokens", "final_budget")
 """Of a preset."""
-_QUESTIONS = {
-    "micro": ("What is 12 - 4 + 7?", "Sort these numbers: 5 2 9 1", "What is 8 + 5 - 3?"),
-    "": (
-        "How many positive integers below 1000 are divisible by 7 but not by 11?",
-        "Write a Python function that finds the longest palindrome in a string, and explain how fast it is.",
-        "Prove that the square root of 2 is irrational.",
-    ),
-}
-"""To begin with: what the model in this package was trained on, and what others are good at."""
+_QUESTIONS = (
+    "How many positive integers below 1000 are divisible by 7 but not by 11?",
+    "Write a Python function that finds the longest palindrome in a string, and explain how fast it is.",
+    "Prove that the square root of 2 is irrational.",
+)
+"""To begin with."""
+_OF_MICRO = (
+    "What is 23 + 18 - 7?\nGive the answer in \\boxed{}.",
+    "You are given the following list of 6 numbers: 7 3 5 1 6 4\n"
+    "Please find the minimum value in each contiguous subarray of size 3 (there are 4 such subarrays in total).\n\n"
+    "Your final answer should be a single line containing the minimum values (from the leftmost subarray to the "
+    "rightmost), separated by **spaces**.\nGive the answer in \\boxed{}.",
+    "You are given the following list of numbers:\n5 2 9 1\nPlease sort them in **ascending order**.\n\n"
+    "Your final answer should be a single line containing the sorted numbers, separated by **spaces**.\n"
+    "For example: `1 2 3 4 5` (do **NOT** include the backticks or quotes).\nGive the answer in \\boxed{}.",
+)
+"""As the model in this package was trained on them; in other words it would hardly know them."""
+_NOTE_OF_MICRO = (
+    "The tiny model that comes with zaya. It has learned three kinds of small problems, in these words and one to a "
+    "conversation, and nothing else."
+)
 
 _one_at_a_time = ThreadPoolExecutor(1, "rendering")
 """Rendering takes time from the thread that draws tokens, so there is one at most."""
@@ -113,11 +125,13 @@ def _told(http: HttpRequest, found: File) -> Response:
 
 async def about(http: HttpRequest) -> Response:
     served: Served = http.app.state.served
+    is_micro = served.rsa_preset == "micro"  # which nobody else has by default
     return json_response(
         {
             "model": served.name,
             "context": served.context,
-            "questions": _QUESTIONS.get(served.rsa_preset, _QUESTIONS[""]),
+            "note": _NOTE_OF_MICRO if is_micro else None,
+            "questions": _OF_MICRO if is_micro else _QUESTIONS,
             "preset": served.rsa_preset,
             "presets": _presets(served),
             "max_population": served.limits.max_rsa_population,

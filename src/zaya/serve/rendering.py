@@ -35,12 +35,14 @@ MOST_CODE = 16 * 1024
 MOST_SECONDS = 1.0
 """After which what is left is shown as it is."""
 
+_STRANGE = re.compile(r"(?<![^\n])(?:[^\n]{1000}|\s{100}\n)")
+"""Code that nobody wrote: a line without an end, or nothing for many lines. Some lexers look through it from each place."""
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s]+", re.IGNORECASE)
 
 LANGUAGES = frozenset({
     "awk", "bash", "c", "c++", "clojure", "cmake", "cpp", "cs", "csharp", "css", "dart", "diff", "docker", "dockerfile",
     "elixir", "erlang", "fortran", "go", "haskell", "hs", "html", "java", "javascript", "js", "json", "jsx", "julia",
-    "kotlin", "latex", "lean", "lua", "make", "makefile", "nginx", "objective-c", "ocaml", "perl", "php", "powershell",
+    "kotlin", "latex", "lean", "lua", "make", "makefile", "nginx", "objective-c", "perl", "php", "powershell",
     "proto", "py", "pycon", "python", "python3", "r", "rb", "ruby", "rs", "rust", "sass", "scala", "scheme", "scss",
     "sh", "shell", "sql", "swift", "tex", "toml", "ts", "tsx", "typescript", "vim", "xml", "yaml", "yml", "zig",
 })  # fmt: skip
@@ -126,7 +128,7 @@ def _filtered(tag: str, name: str, value: str) -> str | None:
         return value if value.isdecimal() and len(value) < 10 else None
     if (tag, name) == ("pre", "data-language"):
         return value if value in LANGUAGES else None
-    return value
+    return value if name in ("class", "target", "rel") else None  # the library lets titles and languages through
 
 
 # ----- markdown
@@ -169,7 +171,7 @@ def _fence(self: RendererHTML, tokens: Sequence[Token], at: int, options: Any, e
     if language not in LANGUAGES:
         return f"<pre><code>{escape(token.content)}</code></pre>\n"
     code = escape(token.content)
-    if len(token.content) <= MOST_CODE:
+    if len(token.content) <= MOST_CODE and not _STRANGE.search(token.content):
         code = "".join(_coloured(token.content, language, env["until"]))
     return f'<pre data-language="{escape(language)}"><code>{code}</code></pre>\n'
 

@@ -48,7 +48,7 @@ async function aboutServer() {
 
 function start(about) {
   byId("model").textContent = about.model;
-  byId("welcome-note").textContent = about.context ? `${about.model} remembers ${about.context.toLocaleString("en")} tokens of a conversation.` : "";
+  byId("welcome-note").textContent = about.note ?? (about.context ? `${about.model} remembers ${about.context.toLocaleString("en")} tokens of a conversation.` : "");
   question.placeholder = `Ask ${about.model}`;
   let past = null;
   const chat = new Chat(about, {
@@ -70,7 +70,7 @@ function start(about) {
   };
   past = new Past({ open, drop, current: () => chat.kept.id });
   openSettings(about, () => {});
-  byId("questions").replaceChildren(...about.questions.map((text) => element("li", {}, element("button", { type: "button", class: "example", textContent: text, onclick: () => chat.ask(text) }))));
+  byId("questions").replaceChildren(...about.questions.map((text) => element("li", {}, element("button", { type: "button", class: "example", title: text, textContent: text.replaceAll("\n", " "), onclick: () => chat.ask(text) }))));
 
   const send = () => {
     const text = question.value;

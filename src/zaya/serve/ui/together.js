@@ -1,7 +1,7 @@
 // The view of a population inside an answer, which can be enlarged to the window. One element serves both: a dialog
 // that lies in the page until it is shown as one.
 
-import { element, icon } from "./dom.js";
+import { element, iconButton } from "./dom.js";
 
 export class Together {
   #view = null;
@@ -9,9 +9,10 @@ export class Together {
 
   constructor(root) {
     this.holder = element("div");
-    const enlarge = element("button", { type: "button", class: "wide-button", onclick: () => this.#enlarge() }, icon("large"), "Enlarge");
-    const close = element("button", { type: "button", class: "round close", "aria-label": "Back into the page", onclick: () => this.#dialog.close() }, icon("close"));
-    this.#dialog = element("dialog", { class: "population-frame", "aria-label": "Thinking together" }, element("div", { class: "frame-acts" }, enlarge, close), this.holder);
+    const enlarge = iconButton("large", "Enlarge", () => this.#enlarge(), { class: "act enlarge" });
+    const close = iconButton("close", "Back into the page", () => this.#dialog.close(), { class: "act close" });
+    const head = element("div", { class: "frame-head" }, element("span", { textContent: "Thinking together" }), enlarge, close);
+    this.#dialog = element("dialog", { class: "population-frame", "aria-label": "Thinking together" }, head, this.holder);
     this.#dialog.setAttribute("open", "");
     this.#dialog.addEventListener("close", () => {
       this.#dialog.setAttribute("open", "");
