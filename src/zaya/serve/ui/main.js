@@ -70,7 +70,7 @@ function start(about) {
   };
   past = new Past({ open, drop, current: () => chat.kept.id });
   openSettings(about, () => {});
-  byId("questions").replaceChildren(...about.questions.map((text) => element("li", {}, element("button", { type: "button", class: "example", title: text, textContent: text.replaceAll("\n", " "), onclick: () => chat.ask(text) }))));
+  byId("questions").replaceChildren(...about.questions.map((text) => element("li", {}, element("button", { type: "button", class: "example", title: text, onclick: () => chat.ask(text) }, element("span", { textContent: text.replaceAll("\n", " ") })))));
 
   const send = () => {
     const text = question.value;
