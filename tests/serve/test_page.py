@@ -83,7 +83,7 @@ class Tab:
         self.page.keyboard.press("Enter")
 
     def answered(self, count: int = 1) -> Any:
-        expect(self.page.locator(".foot:not([hidden])")).to_have_count(count)
+        expect(self.page.locator(".turn-foot:not([hidden])")).to_have_count(count)
         return self.page.locator(".turn").last
 
     def texts(self, selector: str) -> list[str]:
@@ -102,7 +102,7 @@ def test_a_question_is_answered(browser: Any) -> None:
             ".observe(document.querySelector('#status'), {childList: true}) }"
         )
         tab.ask()
-        expect(page.locator(".thought")).to_contain_text("so")
+        expect(page.locator(".reasoning")).to_contain_text("so")
         assert page.locator(".thinking").get_attribute("open") is not None
         expect(page.locator("#stop")).to_be_visible()
         typist.go_on.set()
@@ -114,7 +114,7 @@ def test_a_question_is_answered(browser: Any) -> None:
         assert answer.locator("math mo").count() == 2
         assert answer.locator(".code .code-head span").inner_text() == "python"
         assert answer.locator("pre .builtin").inner_text() == "print"
-        expect(answer.locator(".foot .note")).to_contain_text("tokens/s")
+        expect(answer.locator(".turn-foot .small")).to_contain_text("tokens/s")
         assert page.evaluate("heard") == ["Waiting for the answer", "Thinking", "Answering", "Answered"]
         expect(page.locator("#send")).to_be_visible()
 
@@ -171,11 +171,11 @@ def test_stop(browser: Any) -> None:
     typist = Typist(lambda *_: TEXT, hold_after=30)
     with running(typist) as server, Tab(browser, server) as tab:
         tab.ask()
-        expect(tab.page.locator(".answer")).to_contain_text("It")
+        expect(tab.page.locator(".reply")).to_contain_text("It")
         tab.page.keyboard.press("Escape")
         assert eventually(typist.cancelled.is_set)
         answer = tab.answered()
-        expect(answer.locator(".foot .note")).to_contain_text("stopped")
+        expect(answer.locator(".turn-foot .small")).to_contain_text("stopped")
         typist.hold_after = None
         tab.ask("Again?")
         tab.answered(2)
@@ -186,9 +186,9 @@ def test_again(browser: Any) -> None:
     typist = Typist(lambda prompt, seed, _: f"</think>\n\n{len(typist.requests)}")
     with running(typist) as server, Tab(browser, server) as tab:
         tab.ask()
-        assert tab.answered().locator(".answer").inner_text() == "1"
+        assert tab.answered().locator(".reply").inner_text() == "1"
         tab.page.click("[aria-label='Answer again']")
-        expect(tab.page.locator(".answer")).to_have_text("2")
+        expect(tab.page.locator(".reply")).to_have_text("2")
         assert typist.requests[0].prompt_ids == typist.requests[1].prompt_ids
         assert typist.requests[0].seed != typist.requests[1].seed
 
@@ -199,7 +199,7 @@ def test_a_changed_question(browser: Any) -> None:
         tab.answered()
         tab.ask("Two?")
         tab.answered(2)
-        tab.page.locator(".question").first.hover()
+        tab.page.locator(".asked").first.hover()
         tab.page.locator("[aria-label='Edit and send again']").first.click()
         tab.page.fill(".editing textarea", "Three?")
         tab.page.keyboard.press("Enter")
@@ -215,7 +215,7 @@ def test_a_changed_question(browser: Any) -> None:
 
 def focused(page: Any) -> str:
     return page.evaluate(
-        "() => { const e = document.activeElement; return e.getAttribute('aria-label') ?? e.id ?? e.tagName }"
+        "() => { const e = document.activeElement; return e.getAttribute('aria-label') || e.id || e.tagName }"
     )
 
 
@@ -233,17 +233,14 @@ def test_by_keyboard_alone(browser: Any) -> None:
         tab.answered()
         assert tab.texts(".bubble") == ["a\nb"]
         assert focused(page) == "question"
-        for _ in range(4):
-            page.keyboard.press("Shift+Tab")
-        seen = []
-        for _ in range(40):
-            seen.append(focused(page))
-            ring = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-            assert ring != "none" or seen[-1] == "question"
-            if seen[-1] == "Answer again":
-                break
-            page.keyboard.press("Shift+Tab")
-        assert "Copy the answer" in seen or seen[-1] == "Answer again"
+        around = {"Tab": ["think", "together", "Send"], "Shift+Tab": ["Answer again", "Copy the answer", "Copy code"]}
+        for key, names in around.items():
+            page.locator("#question").focus()
+            for name in names:
+                page.keyboard.press(key)
+                assert focused(page) == name
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        page.locator("[aria-label='Answer again']").focus()
         page.keyboard.press("Enter")
         assert eventually(lambda: len(typist.requests) == 2)
         tab.answered()
@@ -289,9 +286,9 @@ def test_a_key(browser: Any) -> None:
         expect(page.locator("#key")).to_be_hidden()
         page.evaluate("sessionStorage.removeItem('zaya.key')")
         page.reload()
-        page.click("#key .close")
+        page.click("#key .shut")
         expect(page.locator("#welcome-note")).to_contain_text("there is no API key")
-        page.get_by_text("Try again").click()
+        page.get_by_role("button", name="Try again").click()
         page.fill("[name=key]", key)
         page.keyboard.press("Enter")
         page.wait_for_selector(".example", state="attached")
@@ -305,6 +302,7 @@ def test_a_reload(browser: Any) -> None:
         page = tab.page
         tab.ask("Who?")
         tab.answered()
+        expect(page.locator(".reasoning")).to_be_hidden()
         before = tab.texts(".turn")
         page.reload()
         tab.answered()
@@ -425,9 +423,9 @@ def test_text_is_readable(browser: Any, scheme: str) -> None:
         tab.answered()
         page.click("#open-settings")
         selectors = [
-            "body", ".note", ".bubble", ".answer", ".answer a", ".answer code", ".answer blockquote", ".comment", ".keyword",
-            ".string", ".number", ".name", ".builtin", ".inserted", ".deleted", ".code-head", ".chip[aria-pressed=true]",
-            ".chip[aria-pressed=false]", "#stop", "#settings .main", "#settings .quiet", ".field", ".act", "[aria-current]",
+            "body", ".small", ".bubble", ".reply", ".reply a", ".reply code", ".reply blockquote", ".comment", ".keyword",
+            ".string", ".number", ".name", ".builtin", ".inserted", ".deleted", ".code-head", ".switch[aria-pressed=true]",
+            ".switch[aria-pressed=false]", "#stop", "#settings .main", "#settings .quiet", ".field", ".act", "[aria-current]",
         ]  # fmt: skip
         poor = {selector: ratio for selector, ratio in page.evaluate(CONTRAST, selectors) if ratio < 4.5}
         assert poor == {}
@@ -476,7 +474,7 @@ def test_errors(browser: Any) -> None:
         expect(page.locator(".trouble")).to_contain_text("the model's context holds 60")
         body = {"error": {"message": "too many requests are waiting; come again in 2 s"}}
         page.route(CHAT, lambda route: route.fulfill(status=429, headers={"Retry-After": "2"}, json=body))
-        page.get_by_text("Try again").click()
+        page.get_by_role("button", name="Try again").click()
         expect(page.locator(".trouble")).to_contain_text("too many requests are waiting")
         expect(page.locator(".trouble button")).to_have_text("Try again in 2 seconds")
         assert page.locator(".trouble button").is_disabled()
@@ -499,7 +497,7 @@ def test_an_answer_that_is_not_rendered(browser: Any) -> None:
         tab.page.route("**/ui/render", lambda route: route.fulfill(status=500, body="no"))
         tab.ask()
         answer = tab.answered()
-        assert "It is **four**, as $2+2=4$." in answer.locator(".answer").inner_text()
+        assert "It is **four**, as $2+2=4$." in answer.locator(".reply").inner_text()
 
 
 def test_an_answer_in_pieces_is_the_answer(browser: Any) -> None:
@@ -519,7 +517,7 @@ def test_an_answer_in_pieces_is_the_answer(browser: Any) -> None:
         expect(page.locator(".complete > *").nth(3)).to_be_visible()
         typist.hold_after = None
         typist.go_on.set()
-        answer = tab.answered().locator(".answer")
+        answer = tab.answered().locator(".reply")
         assert page.evaluate("renders") >= 2
         assert answer.locator("p").count() == answer.locator("ul").count() == answer.locator("pre").count() == 8
         assert page.locator(".growing > *").count() == 0
@@ -534,7 +532,7 @@ def test_the_page_follows_its_end(browser: Any) -> None:
         page = tab.page
         end = "document.documentElement.scrollHeight - innerHeight - scrollY"
         tab.ask()
-        assert eventually(lambda: page.locator(".answer p").count() > 30)
+        assert eventually(lambda: page.locator(".reply p").count() > 30)
         assert page.evaluate(end) < 100
         page.mouse.move(600, 300)
         page.mouse.wheel(0, -400)
@@ -560,7 +558,7 @@ def test_thinking_together(browser: Any) -> None:
         assert page.locator("#think").is_disabled()
         tab.ask("2 + 2?")
         answer = tab.answered()
-        assert answer.locator("menclose").inner_text() == "4"
+        assert answer.locator("menclose").text_content() == "4"
         assert len(typist.requests) == 24  # the preset for the micro model: 8 attempts in 3 rounds, all of the last
         expect(answer.locator(".population-frame")).to_be_visible()
         inside = answer.locator(".population-frame").bounding_box()
@@ -583,7 +581,7 @@ LOOK = """() => {
       if (/^(href|src|xlink:href|action)$/.test(name) && !/^(https?:|mailto:|#i-)/.test(value)) bad.push(e.outerHTML);
     }
     if (/^(script|style|iframe|object|embed|base|meta|link|form|img|animate|foreignobject)$/i.test(e.tagName)) bad.push(e.outerHTML);
-    if (e.closest(".answer") && (e.id || e.getAttribute("name"))) bad.push(e.outerHTML);
+    if (e.closest(".reply") && (e.id || e.getAttribute("name"))) bad.push(e.outerHTML);
     for (const kind of ["mouseover", "focus", "toggle", "pointerenter", "animationend"]) e.dispatchEvent(new Event(kind));
   }
   return bad;
@@ -596,10 +594,10 @@ def test_nothing_of_an_answer_runs(browser: Any) -> None:
         with Tab(browser, server) as tab:
             tab.page.set_default_timeout(30_000)
             tab.ask("\n".join(BATTERY))
-            expect(tab.page.locator(".foot:not([hidden])")).to_have_count(1, timeout=30_000)
+            expect(tab.page.locator(".turn-foot:not([hidden])")).to_have_count(1, timeout=30_000)
             assert tab.page.evaluate(LOOK) == []
             assert tab.page.locator("#model").inner_text() == BATTERY[2]
-            assert "<script>" in tab.page.locator(".thought").text_content()
+            assert "<script>" in tab.page.locator(".reasoning").text_content()
 
 
 def test_nothing_of_a_stored_conversation_runs(browser: Any) -> None:
@@ -620,11 +618,11 @@ def test_nothing_of_a_stored_conversation_runs(browser: Any) -> None:
     whole = {"id": "all", "title": "all", "turns": [turn for each in stored for turn in each["turns"]]}
     with running(Typist(lambda *_: TEXT)) as server, Tab(browser, server) as tab:
         tab.page.evaluate(
-            "(all) => { localStorage.setItem('zaya.conversations', JSON.stringify(all)); sessionStorage.setItem('zaya.open', 'all') }",
-            [whole, *stored[:19]],
+            "(all) => localStorage.setItem('zaya.conversations', JSON.stringify(all))", [whole, *stored[:19]]
         )
         tab.page.reload()
-        expect(tab.page.locator(".foot:not([hidden])")).to_have_count(len(BATTERY), timeout=30_000)
+        tab.page.get_by_role("button", name="all", exact=True).click()
+        expect(tab.page.locator(".turn-foot:not([hidden])")).to_have_count(len(BATTERY), timeout=30_000)
         assert tab.page.evaluate(LOOK) == []
 
 
@@ -644,7 +642,7 @@ def test_nothing_of_errors_and_calls_runs(browser: Any) -> None:
         ]
         events = "".join(f"data: {json.dumps({'choices': [chunk]})}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         page.route(CHAT, lambda route: route.fulfill(body=events, content_type="text/event-stream"))
-        page.get_by_text("Try again").click()
+        page.get_by_role("button", name="Try again").click()
         expect(page.locator(".call code")).to_contain_text("<script>")
         assert page.locator(".call pre").text_content() == said
         assert page.evaluate(LOOK) == []

@@ -144,4 +144,5 @@ class Envelope:
         finally:
             seconds = round(time.monotonic() - begun, 4)
             line = {"event": "request", "id": id, "method": scope["method"], "path": scope["path"], "status": status}
-            self._write({**line, "seconds": seconds, **notes, **more})
+            if status >= 400 or not scope["path"].startswith("/ui/"):  # an answer is rendered four times a second
+                self._write({**line, "seconds": seconds, **notes, **more})

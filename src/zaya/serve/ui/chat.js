@@ -4,7 +4,7 @@
 
 import { request } from "./api.js";
 import { announce, byId, count } from "./dom.js";
-import { toEnd } from "./scroll.js";
+import { follow, toEnd } from "./scroll.js";
 import { fields, system } from "./settings.js";
 import { keep } from "./store.js";
 import { events } from "./stream.js";
@@ -12,6 +12,7 @@ import { Together } from "./together.js";
 import { Answer, Question } from "./turns.js";
 
 const TITLE = 60;
+const SETTLED_MS = 1000; // after which nothing of an answer moves any more
 
 export class Chat {
   #stopping = null;
@@ -57,10 +58,7 @@ export class Chat {
       const view = new Together(answer.population);
       view.begin({ ...turn.rsa.settings, question: this.kept.turns[at - 1]?.content }).then(() => view.finish(turn.rsa));
     }
-    if (turn.reasoning) {
-      answer.think(turn.reasoning);
-      answer.thought(turn.thought, turn.thoughtTokens);
-    }
+    if (turn.reasoning) answer.thoughtBefore(turn.reasoning, turn.thought, turn.thoughtTokens);
     if (turn.content) answer.write(turn.content);
     for (const [index, call] of (turn.calls ?? []).entries()) answer.call(index, call.name, call.arguments);
     answer.end().then(() => answer.facts(turn.facts ?? []));
@@ -92,6 +90,7 @@ export class Chat {
     this.#show();
     const answer = this.#answer(at);
     byId("turns").append(answer.root);
+    follow(true);
     toEnd();
     this.#keep(conversation);
     this.onBusy(true);
@@ -120,6 +119,8 @@ export class Chat {
     }
     await answer.end();
     answer.facts(turn.facts);
+    await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
+    if (!this.isBusy) follow(false);
   }
 
   #body(turns) {
@@ -267,12 +268,8 @@ const speed = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLo
 
 /** What is kept of a run: its numbers. The texts of all attempts would fill what a browser gives. */
 function withoutTexts(block) {
-  const rounds = block.rounds.map(({ candidates, ...round }) => ({
-    ...round,
-    ...(candidates && { candidates: candidates.map((each) => ({ ...each, text: "", reasoning: "", tail: "" })) }),
-  }));
-  const { candidates, ...closing } = block.closing ?? {};
-  return { ...block, rounds, closing: block.closing && closing };
+  const without = ({ candidates, ...round }) => round;
+  return { ...block, rounds: block.rounds.map(without), closing: block.closing && without(block.closing) };
 }
 
 function titleOf(text) {

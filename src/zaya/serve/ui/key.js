@@ -20,7 +20,7 @@ export function askForKey(message) {
     };
     dialog.returnValue = "";
     form.addEventListener("submit", give, { signal: done.signal });
-    dialog.querySelector(".close").addEventListener("click", () => dialog.close(), { signal: done.signal });
+    dialog.querySelector(".shut").addEventListener("click", () => dialog.close(), { signal: done.signal });
     dialog.addEventListener("close", () => {
       done.abort();
       asking = null;

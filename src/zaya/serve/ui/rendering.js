@@ -31,12 +31,9 @@ export class Rendered {
   #growing = element("div", { class: "growing" });
   #running = null;
   #timer = null;
-  #grew;
 
-  /** `grew` is called when there is more to see. */
-  constructor(root, grew = () => {}) {
+  constructor(root) {
     root.replaceChildren(this.#complete, this.#growing);
-    this.#grew = grew;
   }
 
   /** The text as it is by now. */
@@ -71,7 +68,6 @@ export class Rendered {
     } catch {
       this.#showPlain(rest);
     }
-    this.#grew();
   }
 
   /** The whole, once more in one piece where it is not too long: a reference may be explained at the end. */
@@ -93,7 +89,6 @@ export class Rendered {
       this.#complete.replaceChildren();
       this.#showPlain(this.#text);
     }
-    this.#grew();
   }
 
   #showPlain(text) {

@@ -4,6 +4,7 @@ import { byId } from "./dom.js";
 
 const NEAR = 80;
 let following = true;
+let isWriting = false;
 
 const root = document.documentElement;
 const atEnd = () => root.scrollHeight - root.clientHeight - root.scrollTop < NEAR;
@@ -13,10 +14,14 @@ function look() {
   byId("latest").hidden = following;
 }
 
-/** Something has grown. */
-export function follow() {
-  if (following) root.scrollTop = root.scrollHeight;
+function grew() {
+  if (following && isWriting) root.scrollTop = root.scrollHeight;
   else byId("latest").hidden = atEnd();
+}
+
+/** Whether an answer is being written. What else grows was opened by hand, and is to stay where it is. */
+export function follow(whether) {
+  isWriting = whether;
 }
 
 export function toEnd() {
@@ -27,7 +32,8 @@ export function toEnd() {
 
 export function startFollowing() {
   addEventListener("scroll", look, { passive: true });
-  addEventListener("resize", follow);
+  addEventListener("resize", grew);
+  new ResizeObserver(grew).observe(byId("turns"));
   byId("latest").addEventListener("click", () => {
     toEnd();
     byId("question").focus({ preventScroll: true });

@@ -62,7 +62,7 @@ export function openSettings(told, onChange) {
     event.preventDefault();
     byId("settings").close();
   });
-  byId("settings").querySelector(".close").addEventListener("click", () => byId("settings").close());
+  byId("settings").querySelector(".shut").addEventListener("click", () => byId("settings").close());
   byId("reset").addEventListener("click", () => {
     form().reset();
     save();

@@ -11,7 +11,7 @@ export class Thinking {
 
   constructor(root) {
     this.#label = element("span", { textContent: "Thinking" });
-    this.#body = element("div", { class: "thought", tabIndex: 0, role: "region", "aria-label": "Reasoning" });
+    this.#body = element("div", { class: "reasoning", tabIndex: 0, role: "region", "aria-label": "Reasoning" });
     const summary = element("summary", { onclick: () => (this.#isTouched = true) }, this.#label);
     this.#box = element("details", { class: "thinking" }, summary, this.#body);
     root.replaceChildren(this.#box);
@@ -33,7 +33,7 @@ export class Thinking {
     this.#box.classList.remove("live");
     if (!this.#isTouched) this.#box.open = false;
     const parts = [
-      ...(seconds === undefined ? [] : [`for ${seconds < 9.5 ? seconds.toFixed(1) : Math.round(seconds)} s`]),
+      ...(seconds === undefined ? [] : [`for ${seconds < 9.5 ? Math.max(0.1, seconds).toFixed(1) : Math.round(seconds)} s`]),
       ...(tokens ? [count(tokens, "token")] : []),
     ];
     this.#label.textContent = parts.length ? `Thought ${parts.join(", ")}` : "Thoughts";

@@ -10,7 +10,7 @@ export class Together {
   constructor(root) {
     this.holder = element("div");
     const enlarge = iconButton("large", "Enlarge", () => this.#enlarge(), { class: "act enlarge" });
-    const close = iconButton("close", "Back into the page", () => this.#dialog.close(), { class: "act close" });
+    const close = iconButton("close", "Back into the page", () => this.#dialog.close(), { class: "act shut" });
     const head = element("div", { class: "frame-head" }, element("span", { textContent: "Thinking together" }), enlarge, close);
     this.#dialog = element("dialog", { class: "population-frame", "aria-label": "Thinking together" }, head, this.holder);
     this.#dialog.setAttribute("open", "");

@@ -3,14 +3,13 @@
 import { copyButton, count, element, icon, iconButton } from "./dom.js";
 import { Rendered } from "./rendering.js";
 import { Thinking } from "./thinking.js";
-import { follow } from "./scroll.js";
 
 export class Question {
   /** `resend` gets the text as it was changed. */
   constructor(text, resend) {
     this.text = text;
     this.resend = resend;
-    this.root = element("li", { class: "turn question" });
+    this.root = element("li", { class: "turn asked" });
     this.#show();
   }
 
@@ -64,11 +63,11 @@ export class Answer {
     this.text = "";
     this.population = element("div", { class: "together" });
     this.thoughts = element("div");
-    this.body = element("div", { class: "answer" });
+    this.body = element("div", { class: "reply" });
     this.calls = element("div", { class: "calls" });
     this.trouble = element("div");
     this.dots = element("p", { class: "dots", "aria-hidden": "true" }, element("i"), element("i"), element("i"));
-    this.foot = element("div", { class: "foot", hidden: true });
+    this.foot = element("div", { class: "turn-foot", hidden: true });
     this.root = element("li", { class: "turn" }, element("h2", { class: "unseen", textContent: "Answer" }),
       this.population, this.thoughts, this.body, this.calls, this.dots, this.trouble, this.foot);
   }
@@ -80,17 +79,23 @@ export class Answer {
       this.#thinking.start();
     }
     this.#thinking.append(text);
-    follow();
   }
 
   thought(seconds, tokens) {
     this.#thinking?.end(seconds, tokens);
   }
 
+  /** All of it, as it was thought before. */
+  thoughtBefore(text, seconds, tokens) {
+    this.#thinking = new Thinking(this.thoughts);
+    this.#thinking.append(text);
+    this.#thinking.end(seconds, tokens);
+  }
+
   write(text) {
     this.dots.hidden = true;
     this.text += text;
-    this.#rendered ??= new Rendered(this.body, follow);
+    this.#rendered ??= new Rendered(this.body);
     this.#rendered.update(this.text);
   }
 
@@ -105,13 +110,12 @@ export class Answer {
     }
     block.title.append(name);
     block.body.append(more);
-    follow();
   }
 
   async end() {
     this.dots.hidden = true;
     if (this.text) {
-      this.#rendered ??= new Rendered(this.body, follow);
+      this.#rendered ??= new Rendered(this.body);
       await this.#rendered.finish(this.text);
     }
   }
@@ -120,11 +124,10 @@ export class Answer {
   facts(parts) {
     const acts = element("div", { class: "acts" });
     if (this.text) acts.append(copyButton(() => this.text, "Copy the answer"));
-    this.again = iconButton("again", "Answer again", this.regenerate, { class: "act again" });
+    this.again = iconButton("again", "Answer again", this.regenerate, { class: "act regenerate" });
     acts.append(this.again);
-    this.foot.replaceChildren(acts, element("p", { class: "note", textContent: parts.join(" · ") }));
+    this.foot.replaceChildren(acts, element("p", { class: "small", textContent: parts.join(" · ") }));
     this.foot.hidden = false;
-    follow();
   }
 
   note(text) {
@@ -138,7 +141,6 @@ export class Answer {
     const box = element("div", { class: "trouble" }, icon("alert"), element("div", {}, element("p", { textContent: message }), button));
     this.trouble.append(box);
     if (wait) countDown(button, wait);
-    follow();
   }
 }
 
