@@ -25,20 +25,20 @@ from zaya.serve.auth import KeyConfig, Keys, hash_of
 from zaya.serve.rendering import MOST_CODE, MOST_TEXT, blocks
 
 HTML = {
-    "p": set(), "br": set(), "hr": set(), "h3": set(), "h4": set(), "h5": set(), "h6": set(), "strong": set(), "em": set(),
-    "s": set(), "code": {"class"}, "pre": {"data-language"}, "blockquote": set(), "ul": set(), "ol": {"start"}, "li": set(),
-    "a": {"href", "target", "rel"}, "span": {"class"}, "div": {"class"}, "table": set(), "thead": set(), "tbody": set(),
+    "p": set(), "br": set(), "hr": set(), "h3": set(), "h4": set(), "h5": set(), "h6": set(), "strong": set(),
+    "em": set(), "s": set(), "code": {"class"}, "pre": {"data-language"}, "blockquote": set(), "ul": set(),
+    "ol": {"start"}, "li": set(), "a": {"href", "target", "rel"}, "span": {"class"}, "div": {"class"}, "table": set(), "thead": set(), "tbody": set(),
     "tr": set(), "th": {"class"}, "td": {"class"},
 }  # fmt: skip
 MATHML_ELEMENTS = {
-    "math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot", "mstyle", "mpadded", "mphantom",
-    "msub", "msup", "msubsup", "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "mtable", "mtr", "mtd",
-    "menclose",
+    "math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot", "mstyle", "mpadded",
+    "mphantom", "msub", "msup", "msubsup", "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "mtable",
+    "mtr", "mtd", "menclose",
 }  # fmt: skip
 MATHML_ATTRIBUTES = {
     "display", "displaystyle", "scriptlevel", "stretchy", "fence", "form", "accent", "accentunder", "largeop",
-    "movablelimits", "mathvariant", "columnalign", "notation", "width", "height", "depth", "lspace", "rspace", "voffset",
-    "minsize", "maxsize", "linethickness",
+    "movablelimits", "mathvariant", "columnalign", "notation", "width", "height", "depth", "lspace", "rspace",
+    "voffset", "minsize", "maxsize", "linethickness",
 }  # fmt: skip
 CLASSES = {
     "math", "wide", "tex", "left", "center", "right", "comment", "keyword", "string", "number", "name", "builtin",
@@ -66,7 +66,13 @@ class Seen(HTMLParser):
     def handle_comment(self, data: str) -> None:
         self.strange.append(data)
 
-    handle_decl = handle_pi = unknown_decl = handle_comment
+    def handle_decl(self, decl: str) -> None:
+        self.strange.append(decl)
+
+    def handle_pi(self, data: str) -> None:
+        self.strange.append(data)
+
+    unknown_decl = handle_pi
 
 
 def html_of(text: str) -> str:
@@ -136,12 +142,14 @@ def test_markdown() -> None:
         "<h3>A <em>b</em></h3>\n<ol>\n<li>x</li>\n<li>y</li>\n</ol>\n<p><s>z</s> <code>q</code></p>\n"
     )
     assert html_of("|a|b|\n|-:|:-:|\n|1|2|") == (
-        '<div class="wide"><table>\n<thead>\n<tr>\n<th class="right">a</th>\n<th class="center">b</th>\n</tr>\n</thead>\n'
-        '<tbody>\n<tr>\n<td class="right">1</td>\n<td class="center">2</td>\n</tr>\n</tbody>\n</table></div>\n'
+        '<div class="wide"><table>\n<thead>\n<tr>\n<th class="right">a</th>\n<th class="center">b</th>\n</tr>\n'
+        '</thead>\n<tbody>\n<tr>\n<td class="right">1</td>\n<td class="center">2</td>\n</tr>\n'
+        "</tbody>\n</table></div>\n"
     )
 
 
-LONG = "# A\n\none\ntwo\n\n- a\n- b\n\n  c\n\n```python\nx = 1\n\ny\n```\n\n$$\nx\n$$\nafter\n\n| a |\n|---|\n| b |\n\n> q\n"
+LONG = "# A\n\none\ntwo\n\n- a\n- b\n\n  c\n\n```python\nx = 1\n\ny\n```\n\n"
+LONG += "$$\nx\n$$\nafter\n\n| a |\n|---|\n| b |\n\n> q\n"
 
 
 def test_blocks_begin_where_they_say() -> None:
@@ -164,7 +172,7 @@ def test_a_text_in_pieces(size: int) -> None:
     done, start = "", 0
     lines = LONG.split("\n")
     for end in range(size, len(LONG) + size, size):
-        *complete, last = blocks("\n".join(LONG[:end].split("\n")[start:])) or [None]
+        *complete, last = blocks("\n".join(LONG[:end].split("\n")[start:]))
         if complete:
             done += "".join(block.html for block in complete)
             start += last.line
@@ -272,9 +280,9 @@ def test_code_is_what_was_written(language: str) -> None:
 
 UNITS = (
     "[", "[a](", "![", "*a ", "**a_b ", "*_", "`", "``a```b`", "<", "<a ", "<!--", "&", "\\", "$a ", "$$a\n", "\\( ",
-    "\\[ \n", "\\begin{align}\n", "> ", "- ", "- a\n", "1. a\n", "|a", "|a|b|\n", "[a]: <\n", "[a]: b\n", "~", "~~a", "---\n",
-    "a\n=\n", " ", "\n", "a", "\\boxed{", "$x_{x_{x_{1}}}$ ", "    a\n", "> a\nb\n", "- - - a\n", "<http://a>", "&#123;",
-    "\x00", "\u2028", "😀", "|-|-|\n|a|b|\n", "```\n", "```python\n", "{", "\\frac{", "\t",
+    "\\[ \n", "\\begin{align}\n", "> ", "- ", "- a\n", "1. a\n", "|a", "|a|b|\n", "[a]: <\n", "[a]: b\n", "~", "~~a",
+    "---\n", "a\n=\n", " ", "\n", "a", "\\boxed{", "$x_{x_{x_{1}}}$ ", "    a\n", "> a\nb\n", "- - - a\n", "<http://a>",
+    "&#123;", "\x00", "\u2028", "😀", "|-|-|\n|a|b|\n", "```\n", "```python\n", "{", "\\frac{", "\t",
 )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ export class Chat {
     this.#show();
     const answer = this.#answer(at);
     byId("turns").append(answer.root);
+    keepFocus();
     follow(true);
     toEnd();
     this.#keep(conversation);
@@ -270,6 +271,11 @@ const speed = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLo
 function withoutTexts(block) {
   const without = ({ candidates, ...round }) => round;
   return { ...block, rounds: block.rounds.map(without), closing: block.closing && without(block.closing) };
+}
+
+/** What was pressed may be gone. On a screen that is touched, a field in focus would bring up its keyboard. */
+function keepFocus() {
+  if (document.activeElement === document.body && matchMedia("(hover: hover)").matches) byId("question").focus({ preventScroll: true });
 }
 
 function titleOf(text) {
