@@ -1,6 +1,8 @@
-"""Texts that a model could write to have something run, fetched or forged by the page that shows them. Written for
-these tests, after the known classes of attack: tags, events, addresses, styles, foreign elements, Markdown that becomes HTML,
-and markup that changes its meaning when it is parsed a second time."""
+"""Texts that a model could write to have something run, fetched or forged by the page that shows them.
+
+Written for these tests, after the known classes of attack: tags, events, addresses, styles, foreign elements, Markdown
+that becomes HTML, and markup that changes its meaning when it is parsed a second time.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ from zaya.serve.rendering import MOST_CODE, MOST_TEXT, blocks
 HTML = {
     "p": set(), "br": set(), "hr": set(), "h3": set(), "h4": set(), "h5": set(), "h6": set(), "strong": set(),
     "em": set(), "s": set(), "code": {"class"}, "pre": {"data-language"}, "blockquote": set(), "ul": set(),
-    "ol": {"start"}, "li": set(), "a": {"href", "target", "rel"}, "span": {"class"}, "div": {"class"}, "table": set(), "thead": set(), "tbody": set(),
+    "ol": {"start"}, "li": set(),
+    "a": {"href", "target", "rel"}, "span": {"class"}, "div": {"class"}, "table": set(), "thead": set(), "tbody": set(),
     "tr": set(), "th": {"class"}, "td": {"class"},
 }  # fmt: skip
 MATHML_ELEMENTS = {

@@ -36,7 +36,7 @@ MOST_SECONDS = 1.0
 """After which what is left is shown as it is."""
 
 _STRANGE = re.compile(r"(?<![^\n])(?:[^\n]{1000}|\s{100}\n)")
-"""Code that nobody wrote: a line without an end, or nothing for many lines. Some lexers go through it from each place."""
+"""Code that nobody wrote: a line without an end, or nothing for many lines. Some lexers read it from each place."""
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s]+", re.IGNORECASE)
 
 LANGUAGES = frozenset({

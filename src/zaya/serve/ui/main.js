@@ -38,6 +38,7 @@ async function aboutServer() {
       return await (await request("/ui/about")).json();
     } catch (error) {
       byId("welcome-note").textContent = error.message;
+      byId("welcome").classList.remove("early");
       await new Promise((resolve) => {
         byId("questions").replaceChildren(element("li", {}, element("button", { type: "button", class: "wide-button", onclick: resolve }, icon("again"), "Try again")));
       });
@@ -71,6 +72,8 @@ function start(about) {
   past = new Past({ open, drop, current: () => chat.kept.id });
   openSettings(about, () => {});
   byId("questions").replaceChildren(...about.questions.map((text) => element("li", {}, element("button", { type: "button", class: "example", title: text, onclick: () => chat.ask(text) }, element("span", { textContent: text.replaceAll("\n", " ") })))));
+
+  byId("welcome").classList.remove("early");
 
   const send = () => {
     const text = question.value;

@@ -2,25 +2,26 @@
 // all of it lasts as long as the page.
 
 const MOST = 20;
-const memory = new Map();
+const memory = new Map(); // what the browser did not take
 
 function read(storage, name) {
+  if (memory.has(name)) return memory.get(name);
   try {
-    return window[storage].getItem(name) ?? memory.get(name) ?? null;
+    return window[storage].getItem(name);
   } catch {
-    return memory.get(name) ?? null;
+    return null;
   }
 }
 
 /** Whether it is kept. */
 function write(storage, name, value) {
-  if (value === null) memory.delete(name);
-  else memory.set(name, value);
   try {
     if (value === null) window[storage].removeItem(name);
     else window[storage].setItem(name, value);
+    memory.delete(name);
     return true;
   } catch {
+    memory.set(name, value);
     return false;
   }
 }
@@ -51,8 +52,11 @@ export const settings = {
 /** Newest first. What somebody else wrote under our name is none. */
 export function conversations() {
   const found = readJson("zaya.conversations", []);
-  return Array.isArray(found) ? found.filter((each) => typeof each?.id === "string" && Array.isArray(each.turns)) : [];
+  return Array.isArray(found) ? found.filter(isConversation) : [];
 }
+
+const isConversation = (each) =>
+  typeof each?.id === "string" && Array.isArray(each.turns) && each.turns.every((turn) => typeof turn?.content === "string");
 
 /** Puts a conversation first. The oldest go where there is no more room. Says whether it is kept. */
 export function keep(conversation) {
