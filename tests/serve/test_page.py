@@ -2,7 +2,7 @@
 
 1. A question is answered while one looks on: reasoning opens and closes by itself, the answer is rendered, and who
    listens hears each state once.
-2. Stop stops the server's work; an answer can be asked for again, a question be changed.
+2. Stop stops the server's work; an answer can be asked for again, a question be changed, both and code be copied.
 3. All of it goes by keyboard alone.
 4. A server with keys is asked with the key that it asks for, which stays in the tab.
 5. Conversations survive a reload, in this browser, where it keeps anything.
@@ -209,6 +209,21 @@ def test_a_changed_question(browser: Any) -> None:
         asked = typist.tokenizer.decode(typist.requests[-1].prompt_ids)
         assert "Three?" in asked
         assert "One?" not in asked
+
+
+@pytest.mark.parametrize("is_secure", [True, False])
+def test_copying(browser: Any, is_secure: bool) -> None:
+    with running(Typist(lambda *_: TEXT)) as server:
+        tab = Tab(browser, server, permissions=["clipboard-read", "clipboard-write"])
+        if not is_secure:  # as a page is that came over plain HTTP from another machine
+            tab.context.add_init_script("navigator.clipboard.writeText = undefined")
+        with tab:
+            tab.ask()
+            answer = tab.answered()
+            for label, text in (("Copy code", "print(4)\n"), ("Copy the answer", TEXT.split("</think>\n\n")[1])):
+                answer.get_by_role("button", name=label).click()
+                expect(tab.page.locator("#status")).to_have_text("Copied")
+                assert tab.page.evaluate("navigator.clipboard.readText()") == text
 
 
 # ----- 3

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from tests.serve.fakes import Typist, running
+from tests.serve.fakes import Typist, eventually, running
 from tests.serve.malicious import BATTERY
 from zaya.serve.auth import KeyConfig, Keys, hash_of
-from zaya.serve.rendering import MOST_CODE, MOST_TEXT, blocks
+from zaya.serve.rendering import MOST_CODE, MOST_TEXT, blocks, clean
 
 HTML = {
     "p": set(), "br": set(), "hr": set(), "h3": set(), "h4": set(), "h5": set(), "h6": set(), "strong": set(),
@@ -112,6 +112,20 @@ def test_nothing_can_run(text: str) -> None:
 def test_nothing_can_run_inside_of_something(frame: str) -> None:
     for text in BATTERY:
         check(html_of(frame.format(text)))
+
+
+@pytest.mark.parametrize(
+    "frame", ["{}", "<p>{}", "<math><mtext>{}", "<table><td>{}", "<a href='{}'>x</a>", "<p title='{}'>"]
+)
+def test_the_last_stage_by_itself(frame: str) -> None:
+    """If the stages before it let everything through; and a second time, as a browser that reads it once more."""
+    for text in (
+        *BATTERY,
+        '<pre data-language="x" class="send"><ol start="9e9"><math href="javascript:x" mathcolor="red">',
+    ):
+        html = clean(frame.format(text))
+        check(html)
+        assert clean(html) == html
 
 
 def test_what_was_written_stays_readable() -> None:
@@ -406,6 +420,8 @@ def test_rendering_at_the_server() -> None:
         ):
             assert server.send("/ui/render", body)[0] == code
         assert server.send("/ui/render", {"text": "a"}, headers={"Content-Type": "text/plain"})[0] == 415
+        assert eventually(lambda: len(server.log) == 6)
+        assert {line["status"] for line in server.log} == {400, 415}  # of what went well there is no line
 
 
 def test_what_the_page_is_told() -> None:

@@ -107,13 +107,18 @@ def plain(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
+def clean(html: str) -> str:
+    """HTML without what it must not have, whoever wrote it."""
+    return _CLEANER.clean(html)
+
+
 def _rendered(tokens: Sequence[Token], env: dict[str, Any]) -> Iterator[Block]:
     start = depth = 0
     for end, token in enumerate(tokens, 1):
         depth += token.nesting
         if depth == 0:
             html = _MARKDOWN.renderer.render(tokens[start:end], _MARKDOWN.options, env)
-            yield Block((tokens[start].map or [0])[0], _CLEANER.clean(html))
+            yield Block((tokens[start].map or [0])[0], clean(html))
             start = end
 
 

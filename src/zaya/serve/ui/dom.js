@@ -35,17 +35,32 @@ export function iconButton(name, label, onclick, properties = {}) {
 /** A button that copies. It says so, in place of its icon, for as long as one looks. */
 export function copyButton(text, label = "Copy") {
   const button = iconButton("copy", label, async () => {
-    let said = "Copied";
-    try {
-      await navigator.clipboard.writeText(text());
-    } catch {
-      said = "This browser does not allow copying";
-    }
-    announce(said);
-    button.replaceChildren(icon(said === "Copied" ? "done" : "alert"));
+    const isCopied = await copied(text());
+    announce(isCopied ? "Copied" : "This browser does not allow copying");
+    button.replaceChildren(icon(isCopied ? "done" : "alert"));
     setTimeout(() => button.replaceChildren(icon("copy")), 1500);
   });
   return button;
+}
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copiedAsEver(text); // over plain HTTP, from another machine, there is no other way
+  }
+}
+
+function copiedAsEver(text) {
+  const focused = document.activeElement;
+  const field = element("textarea", { class: "unseen", value: text, readOnly: true });
+  document.body.append(field);
+  field.select();
+  const isCopied = document.execCommand("copy");
+  field.remove();
+  focused?.focus();
+  return isCopied;
 }
 
 /** For who listens: what is going on, once. */
