@@ -29,7 +29,8 @@ export function icon(name) {
 
 /** A button with an icon, whose name is read aloud and shown on hover. */
 export function iconButton(name, label, onclick, properties = {}) {
-  return element("button", { type: "button", class: "act", "aria-label": label, title: label, onclick, ...properties }, icon(name));
+  const own = { type: "button", class: "act", "aria-label": label, title: label, onclick };
+  return element("button", { ...own, ...properties }, icon(name));
 }
 
 /** A button that copies. It says so, in place of its icon, for as long as one looks. */

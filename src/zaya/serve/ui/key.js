@@ -10,7 +10,8 @@ export function askForKey(message) {
   asking ??= new Promise((resolve) => {
     const dialog = byId("key");
     const form = dialog.querySelector("form");
-    byId("key-note").textContent = key.get() ? `The server says: ${message}.` : "Ask whoever runs it. Without one, you can look around but not ask.";
+    const first = "Ask whoever runs it. Without one, you can look around but not ask.";
+    byId("key-note").textContent = key.get() ? `The server says: ${message}.` : first;
     form.elements.key.value = "";
     const done = new AbortController();
     const give = (event) => {

@@ -40,16 +40,26 @@ async function aboutServer() {
       byId("welcome-note").textContent = error.message;
       byId("welcome").classList.remove("early");
       await new Promise((resolve) => {
-        byId("questions").replaceChildren(element("li", {}, element("button", { type: "button", class: "wide-button", onclick: resolve }, icon("again"), "Try again")));
+        const again = { type: "button", class: "wide-button", onclick: resolve };
+        byId("questions").replaceChildren(element("li", {}, element("button", again, icon("again"), "Try again")));
       });
       byId("questions").replaceChildren();
     }
   }
 }
 
+function memoryOf({ model, context }) {
+  return context ? `${model} remembers ${context.toLocaleString("en")} tokens of a conversation.` : "";
+}
+
+function example(text, chat) {
+  const words = element("span", { textContent: text.replaceAll("\n", " ") });
+  return element("button", { type: "button", class: "example", title: text, onclick: () => chat.ask(text) }, words);
+}
+
 function start(about) {
   byId("model").textContent = about.model;
-  byId("welcome-note").textContent = about.note ?? (about.context ? `${about.model} remembers ${about.context.toLocaleString("en")} tokens of a conversation.` : "");
+  byId("welcome-note").textContent = about.note ?? memoryOf(about);
   question.placeholder = `Ask ${about.model}`;
   let past = null;
   const chat = new Chat(about, {
@@ -71,7 +81,7 @@ function start(about) {
   };
   past = new Past({ open, drop, current: () => chat.kept.id });
   openSettings(about, () => {});
-  byId("questions").replaceChildren(...about.questions.map((text) => element("li", {}, element("button", { type: "button", class: "example", title: text, onclick: () => chat.ask(text) }, element("span", { textContent: text.replaceAll("\n", " ") })))));
+  byId("questions").replaceChildren(...about.questions.map((text) => element("li", {}, example(text, chat))));
 
   byId("welcome").classList.remove("early");
 

@@ -25,7 +25,8 @@ export class Past {
 
   #row(conversation) {
     const title = String(conversation.title ?? "Conversation");
-    const open = element("button", { type: "button", class: "title", textContent: title, title, onclick: () => this.#leave(conversation) });
+    const leave = () => this.#leave(conversation);
+    const open = element("button", { type: "button", class: "title", textContent: title, title, onclick: leave });
     if (conversation.id === this.current()) open.setAttribute("aria-current", "true");
     const remove = iconButton("delete", `Delete: ${title}`, () => {
       forget(conversation.id);

@@ -24,7 +24,7 @@ export function values() {
 export function fields() {
   const set = values();
   const number = (name) => (set[name] === undefined ? undefined : Number(set[name]));
-  const asked = { temperature: number("temperature"), top_p: number("top_p"), top_k: number("top_k"), seed: number("seed") };
+  const asked = Object.fromEntries(["temperature", "top_p", "top_k", "seed"].map((name) => [name, number(name)]));
   if (set.preset) {
     asked.rsa = { preset: set.preset, return_candidates: true, ...plan() };
     if (set.last !== "one") asked.rsa.final_workers = asked.rsa.population;

@@ -56,7 +56,9 @@ export function conversations() {
 }
 
 const isConversation = (each) =>
-  typeof each?.id === "string" && Array.isArray(each.turns) && each.turns.every((turn) => typeof turn?.content === "string");
+  typeof each?.id === "string" &&
+  Array.isArray(each.turns) &&
+  each.turns.every((turn) => typeof turn?.content === "string");
 
 /** Puts a conversation first. The oldest go where there is no more room. Says whether it is kept. */
 export function keep(conversation) {

@@ -1,4 +1,4 @@
-// Before anything is painted: the theme that was chosen here, if one was. A script of the old kind, as modules run later.
+// Before anything is painted: the theme that was chosen here, if one was. No module, as modules run later.
 "use strict";
 try {
   const theme = localStorage.getItem("zaya.theme");

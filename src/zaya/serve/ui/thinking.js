@@ -33,9 +33,11 @@ export class Thinking {
     this.#box.classList.remove("live");
     if (!this.#isTouched) this.#box.open = false;
     const parts = [
-      ...(seconds === undefined ? [] : [`for ${seconds < 9.5 ? Math.max(0.1, seconds).toFixed(1) : Math.round(seconds)} s`]),
+      ...(seconds === undefined ? [] : [`for ${duration(seconds)} s`]),
       ...(tokens ? [count(tokens, "token")] : []),
     ];
     this.#label.textContent = parts.length ? `Thought ${parts.join(", ")}` : "Thoughts";
   }
 }
+
+const duration = (seconds) => (seconds < 9.5 ? Math.max(0.1, seconds).toFixed(1) : Math.round(seconds));

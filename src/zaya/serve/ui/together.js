@@ -11,8 +11,10 @@ export class Together {
     this.holder = element("div");
     const enlarge = iconButton("large", "Enlarge", () => this.#enlarge(), { class: "act enlarge" });
     const close = iconButton("close", "Back into the page", () => this.#dialog.close(), { class: "act shut" });
-    const head = element("div", { class: "frame-head" }, element("span", { textContent: "Thinking together" }), enlarge, close);
-    this.#dialog = element("dialog", { class: "population-frame", "aria-label": "Thinking together" }, head, this.holder);
+    const title = element("span", { textContent: "Thinking together" });
+    const head = element("div", { class: "frame-head" }, title, enlarge, close);
+    const own = { class: "population-frame", "aria-label": "Thinking together" };
+    this.#dialog = element("dialog", own, head, this.holder);
     this.#dialog.setAttribute("open", "");
     this.#dialog.addEventListener("close", () => {
       this.#dialog.setAttribute("open", "");

@@ -137,8 +137,10 @@ export class Answer {
   /** What went wrong, in the server's words, and a way on. With `wait`, so many seconds later. */
   fail(message, wait) {
     this.dots.hidden = true;
-    const button = element("button", { type: "button", class: "wide-button", onclick: () => this.goOn() }, icon("again"), "Try again");
-    const box = element("div", { class: "trouble" }, icon("alert"), element("div", {}, element("p", { textContent: message }), button));
+    const own = { type: "button", class: "wide-button", onclick: () => this.goOn() };
+    const button = element("button", own, icon("again"), "Try again");
+    const words = element("div", {}, element("p", { textContent: message }), button);
+    const box = element("div", { class: "trouble" }, icon("alert"), words);
     this.trouble.append(box);
     if (wait) countDown(button, wait);
   }
