@@ -37,6 +37,9 @@ _BOUNDS = (
 )  # fmt: skip
 """Options that have to be above 0."""
 
+_NEEDED = (
+    "latex2mathml", "markdown_it", "nh3", "prometheus_client", "pydantic", "pygments", "starlette", "uvicorn",
+)  # fmt: skip
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,@]+")
 
 
@@ -115,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    missing = [name for name in ("prometheus_client", "pydantic", "starlette", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"the server needs {missing[0]}", hint="pip install 'openzaya[serve]'")
     from zaya.model.embedded import is_micro

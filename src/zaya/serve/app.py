@@ -1,6 +1,7 @@
 """The application: which path is answered by whom, and what is around every answer.
 
-    Envelope (id, log line, errors as OpenAI's) ─► CORS ─► Guard (keys) ─► routes ─► chat, responses, completions, about
+    Envelope (id, log line, errors as OpenAI's) ─► CORS ─► Guard (keys) ─► routes ─► chat, responses, completions,
+                                                                                     about, pages
 
 The two in the middle are there where the server was told of origins, and of keys.
 
@@ -24,8 +25,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zaya.errors import ZayaError
-from zaya.serve import about, log
-from zaya.serve.auth import Guard, Keys
+from zaya.serve import about, log, pages
+from zaya.serve.auth import OPEN, Guard, Keys
 from zaya.serve.chat import chat_completions
 from zaya.serve.completions import completions
 from zaya.serve.errors import ApiError, as_api_error
@@ -63,6 +64,10 @@ ROUTES = [
     Route("/version", about.version),
     Route("/metrics", about.metrics),
     Route("/openapi.json", _openapi),
+    Route("/", pages.page),
+    Route("/ui/about", pages.about),
+    Route(pages.RENDER, pages.render, methods=["POST"]),
+    Route("/ui/{name:path}", pages.file),
 ]
 
 
@@ -81,7 +86,9 @@ def make_app(
     )
     routes.state.served = served
     routes.router.redirect_slashes = False  # to wherever the client says that the server is
-    app: ASGIApp = routes if keys is None else Guard(routes, keys)
+    app: ASGIApp = routes
+    if keys is not None:
+        app = Guard(routes, keys, open_paths=OPEN | pages.PATHS, uncounted={pages.RENDER})
     if origins:  # outside of the guard: a browser asks whether it may ask, and sends no key with that
         app = CORSMiddleware(
             app, origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=_TOLD_TO_PAGES
@@ -137,4 +144,5 @@ class Envelope:
         finally:
             seconds = round(time.monotonic() - begun, 4)
             line = {"event": "request", "id": id, "method": scope["method"], "path": scope["path"], "status": status}
-            self._write({**line, "seconds": seconds, **notes, **more})
+            if status >= 400 or not scope["path"].startswith("/ui/"):  # an answer is rendered four times a second
+                self._write({**line, "seconds": seconds, **notes, **more})

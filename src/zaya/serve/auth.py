@@ -16,7 +16,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from zaya.serve.http import error_response
 from zaya.serve.rates import Clock, Rates
 
 OPEN = frozenset({"/health", "/ready", "/version"})
-"""Paths that need no key: whoever looks after the process asks for them."""
+"""Paths that need no key: whoever looks after the process asks for them. The files of the page need none either."""
 
 ENVIRONMENT = "ZAYA_API_KEY"
 """Holds one key, as it is, for a server with one."""
@@ -140,12 +140,17 @@ def charge(tokens: int) -> None:
 class Guard:
     """Lets in who has a key, as far as it goes, and says with every answer how far that still is."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys, *, open_paths: Set[str] = OPEN, uncounted: Set[str] = frozenset()
+    ) -> None:
+        """What is posted to `uncounted` needs a key, and is none of the requests it has."""
         self._app = app
         self._keys = keys
+        self._open = open_paths
+        self._uncounted = uncounted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
         caller: Caller | None = None
@@ -159,7 +164,7 @@ class Guard:
         try:
             caller = self._caller(scope["headers"])
             log.note_caller(caller.name)
-            if scope["method"] == "POST":  # to look is free
+            if scope["method"] == "POST" and scope["path"] not in self._uncounted:  # to look is free
                 caller.rates.admit()
         except ApiError as error:
             log.note_error(error)
