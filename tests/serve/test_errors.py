@@ -137,7 +137,8 @@ def test_wrong_values(server: Running, asked: tuple[str, Any], param: str) -> No
 REFUSED = [
     (chat(max_tokens=5, max_completion_tokens=6), 400, "different things"),
     (chat(guided_json={}, guided_regex="a"), 400, "guided_json, guided_regex"),
-    (chat(tools=[TOOL], response_format={"type": "json_object"}), 400, "set tool_choice to 'none'"),
+    (chat(tools=[TOOL], guided_choice=["a"]), 400, "set tool_choice to 'none'"),
+    (chat(tools=[TOOL], response_format={"type": "json_object"}, strict_tools=False), 400, "leave one out"),
     (chat(tool_choice="required"), 400, "there are no tools"),
     (chat(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "clok"}}), 400, "did you mean clock?"),
     (chat(tools=[{"type": "function"}]), 400, "tools[0] has no function name"),
