@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,17 +61,15 @@ def as_json(name: str, arguments: dict[str, Any]) -> str:
 def model(prompt: str, seed: int, index: int) -> str:
     """What is drawn behind a prompt: the next turn of the task."""
     turns = prompt.count("<|im_start|>assistant\n") - 1
-    if "<name>add</name>" not in prompt:
-        turns = 2
     add, order, write = task.CALLS
-    if turns == 0:
+    has_tools = "<name>add</name>" in prompt
+    if has_tools and turns == 0:
         return f"I plan.\n</think>\n\nBoth at once.\n\n{call(*write)}\n{call(*order)}"
-    if turns == 1:
+    if has_tools and turns == 1:
         return f"<think>\nNow the sum.\n</think>\n\n{as_json(*add)}"
-    total = int(prompt.split("<zyphra_tool_response>")[-1].split("</")[0].split()[-1]) if turns == 2 else 0
+    if has_tools:  # the last number there is has to be the sum
+        assert re.findall(r"\d+", prompt)[-1] == "7", prompt[-500:]
     result = task.RESULT
-    if "<name>add</name>" in prompt:
-        assert total == result["total"], prompt[-500:]
     done = "Done.\n</think>\n\n</think>"
     for name, arguments in {"final_result": result, "Result": result, "final_answer": {"answer": task.ANSWER}}.items():
         if f"<name>{name}</name>" in prompt:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 
 from agents import (
     Agent,
@@ -16,11 +15,11 @@ from agents import (
     set_tracing_disabled,
 )
 from openai import AsyncOpenAI
+from pydantic import BaseModel
 from task import AS_JSON, QUESTION, Address, Good, Shop, Speed, asked
 
 
-@dataclasses.dataclass
-class Result:
+class Result(BaseModel):
     total: int
     words: list[str]
 
@@ -68,7 +67,7 @@ async def main() -> None:
         run = await Runner.run(agent, question)
     assert run.context_wrapper.usage.output_tokens > 0
     output = run.final_output
-    shop.tell(dataclasses.asdict(output) if isinstance(output, Result) else output)
+    shop.tell(output.model_dump() if isinstance(output, Result) else output)
 
 
 asyncio.run(main())

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable
 
 from pydantic import BaseModel
-from pydantic_ai import Agent, NativeOutput, ToolOutput
+from pydantic_ai import Agent, NativeOutput, RunContext, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from task import AS_JSON, QUESTION, Address, Good, Shop, Speed, asked
@@ -15,6 +16,12 @@ from task import AS_JSON, QUESTION, Address, Good, Shop, Speed, asked
 class Result(BaseModel):
     total: int
     words: list[str]
+
+
+async def watch(context: RunContext[None], events: AsyncIterable[object]) -> None:
+    """Whoever watches gets streams."""
+    async for _ in events:
+        pass
 
 
 async def main() -> None:
@@ -42,11 +49,7 @@ async def main() -> None:
         return shop.add(a, b)
 
     question = QUESTION + AS_JSON * ("native" in way)
-    if "stream" in way:
-        async with agent.run_stream(question) as run:
-            answer = await run.get_output()
-    else:
-        answer = (await agent.run(question)).output
+    answer = (await agent.run(question, event_stream_handler=watch if "stream" in way else None)).output
     shop.tell(answer.model_dump() if isinstance(answer, Result) else answer)
 
 
