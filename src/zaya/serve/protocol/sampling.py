@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from zaya.engine.types import SamplingParams, Structure
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, OneError
+from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, OneError, no_op
 
 MOST_IDS = 1024
 """With settings of their own. Each of them is work in every step."""
@@ -38,6 +38,7 @@ class StreamOptions(Body):
     """A last chunk with the tokens that were read and written."""
     continuous_usage_stats: bool | None = None
     """The same in every chunk, as far as it goes."""
+    include_obfuscation: Any = no_op()
 
 
 class JsonSchema(Body):
