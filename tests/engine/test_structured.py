@@ -295,7 +295,8 @@ def test_drawn_calls_are_what_the_parser_reads(name: str, options: dict[str, boo
 
 
 ANSWER = {
-    "type": "object", "properties": {"sum": {"type": "integer"}, "words": {"type": "array", "items": {"type": "string"}}},
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}, "words": {"type": "array", "items": {"type": "string"}}},
     "required": ["sum", "words"], "additionalProperties": False,
 }  # fmt: skip
 

@@ -4,7 +4,6 @@
    wrote, results come back to it, and the answer is the model's; by chats and by responses, whole and streamed.
 2. It does not matter how the model closes its reasoning, nor whether it writes a call as XML or as JSON.
 3. An answer of a schema beside tools, as a tool's call or as the format of the answer.
-4. The embedded micro model knows no tools: a library that demands a call gets one that its schema allows.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.serve.agents import task
-from tests.serve.fakes import Running, Typist, running
+from tests.serve.fakes import Running, Typist, called, running
 from tests.serve.test_outside import installed, output_of
 
 pytestmark = [pytest.mark.net, pytest.mark.slow]
@@ -48,12 +47,6 @@ BARE = ("instructor_client",)
 """Those that ask for an answer and nothing before it."""
 
 
-def call(name: str, arguments: dict[str, Any]) -> str:
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in arguments.items()}
-    inside = "".join(f"<parameter={key}>\n{text}\n</parameter>\n" for key, text in texts.items())
-    return f"<zyphra_tool_call>\n<function={name}>\n{inside}</function>\n</zyphra_tool_call>"
-
-
 def as_json(name: str, arguments: dict[str, Any]) -> str:
     return f"<zyphra_tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</zyphra_tool_call>"
 
@@ -64,7 +57,7 @@ def model(prompt: str, seed: int, index: int) -> str:
     add, order, write = task.CALLS
     has_tools = "<name>add</name>" in prompt
     if has_tools and turns == 0:
-        return f"I plan.\n</think>\n\nBoth at once.\n\n{call(*write)}\n{call(*order)}"
+        return f"I plan.\n</think>\n\nBoth at once.\n\n{called(*write)}\n{called(*order)}"
     if has_tools and turns == 1:
         return f"<think>\nNow the sum.\n</think>\n\n{as_json(*add)}"
     if has_tools:  # the last number there is has to be the sum
@@ -73,7 +66,7 @@ def model(prompt: str, seed: int, index: int) -> str:
     done = "Done.\n</think>\n\n</think>"
     for name, arguments in {"final_result": result, "Result": result, "final_answer": {"answer": task.ANSWER}}.items():
         if f"<name>{name}</name>" in prompt:
-            return f"{done}{call(name, arguments)}"
+            return f"{done}{called(name, arguments)}"
     return done + (json.dumps(result) if task.AS_JSON in prompt else task.ANSWER)
 
 

@@ -77,11 +77,13 @@ def built(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         elif kind == "content_part.done":
             assert event["part"]["text"] == parts[at]
         else:
-            assert kind in ("output_text.done", "reasoning_text.done", "function_call_arguments.done")
-            assert event["arguments" if "arguments" in kind else "text"] == parts[at]
+            named = {"function_call_arguments.done": "arguments", "custom_tool_call_input.done": "input"}
+            assert kind in ("output_text.done", "reasoning_text.done", *named)
+            assert event[named.get(kind, "text")] == parts[at]
     assert len(done) == len(items)
     for at, item in enumerate(done):
-        assert parts[at] == (item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"])
+        held = {"function_call": "arguments", "custom_tool_call": "input"}.get(item["type"])
+        assert parts[at] == (item["content"][0]["text"] if held is None else item[held])
     return done
 
 

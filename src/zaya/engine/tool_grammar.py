@@ -24,8 +24,8 @@ back without a flag:
       string among them
     any other union with a string in it         any text: what reads as JSON of another type becomes that
     all else                                    JSON of the schema
-- No value contains a closing tag, in JSON neither: the parser may end the value there. In text the grammar sees to that;
-  for JSON a second grammar does, the guard, which must allow every token as well.
+- No value contains a closing tag, in JSON neither: the parser may end the value there. In text the grammar sees to
+  that; for JSON a second grammar does, the guard, which must allow every token as well.
 
 `format` on a string that is written as text is left to the model. Used by engine.structured.
 """

@@ -2,8 +2,8 @@
 
 A stream and a whole answer are one thing here too: events say how the items become what the answer has. An item is over
 when another begins; the last one of an answer that was cut is "incomplete", and so is a call whose arguments are no
-JSON. The text of a custom tool's call is told in one piece, when it is over. Fed by `serve.turn`, a piece for each thing
-that was said.
+JSON. The text of a custom tool's call is told in one piece, when it is over. Fed by `serve.turn`, a piece for each
+thing that was said.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def _input(arguments: str) -> str:
 
 
 def _new_call(tool: ToolName, call_id: str) -> dict[str, Any]:
-    kind, prefix, text = ("custom_tool_call", "ctc_", "input") if tool.is_custom else ("function_call", "fc_", "arguments")
+    kind, prefix, text = (
+        ("custom_tool_call", "ctc_", "input") if tool.is_custom else ("function_call", "fc_", "arguments")
+    )
     named = {"name": tool.name} if tool.namespace is None else {"name": tool.name, "namespace": tool.namespace}
     return {"id": new_id(prefix), "type": kind, "status": "in_progress", "call_id": call_id, **named, text: ""}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic_core import from_json
@@ -44,14 +44,17 @@ def known_keys(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(call: Any) -> Any:
-    """The call, with arguments that break off read as far as they go. A call that was cut is told with such arguments,
-    and agents send it back; a conversation must not end there."""
+    """The call, with arguments that break off read as far as they go, and those that were written as JSON twice once
+    more. A call that was cut is told with such arguments, and agents send it back; a conversation must not end there.
+    """
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(arguments := function.get("arguments"), str):
         return call
     try:
-        json.loads(arguments)
-        return call
+        found = json.loads(arguments)
+        if not isinstance(found, str):
+            return call
+        arguments = found
     except (ValueError, RecursionError):
         pass
     try:
@@ -105,7 +108,7 @@ class TemplateKwargs(Body):
 class ChatBody(Sampling, ProxyFields):
     """A conversation, and how to go on with it."""
 
-    instead = {
+    instead: ClassVar[Mapping[str, str]] = {
         "functions": "send tools",
         "function_call": "send tool_choice",
         "input": "this is /v1/chat/completions, which takes messages",
@@ -174,7 +177,8 @@ class ChatBody(Sampling, ProxyFields):
             said["reasoning.enabled"] = off if self.reasoning.enabled is False else None
         said["thinking"] = off if self.thinking is not None and self.thinking.type == "disabled" else None
         said["enable_thinking"] = off if self.enable_thinking is False else None
-        return _agreed({name: value for name, value in said.items() if value is not None})
+        given: dict[str, Effort] = {name: value for name, value in said.items() if value is not None}
+        return _agreed(given)
 
     @property
     def think_budget(self) -> Count | None:

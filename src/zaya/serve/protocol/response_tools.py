@@ -53,8 +53,8 @@ class CustomTool(Body):
 def _kind_is_known(tool: Any) -> Any:
     if isinstance(tool, dict) and tool.get("type") not in ("function", "custom", "namespace"):
         raise ValueError(
-            "only tools of the types function, custom and namespace are offered to the model; tools like web_search are "
-            "OpenAI's to carry out, so turn them off in the client"
+            "only tools of the types function, custom and namespace are offered to the model; tools like web_search "
+            "are OpenAI's to carry out, so turn them off in the client"
         )
     return tool
 

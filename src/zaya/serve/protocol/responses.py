@@ -7,7 +7,7 @@ requests: what a client wants to be known it sends again, items as it got them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -61,7 +61,7 @@ class ResponseStreamOptions(Body):
 class ResponsesBody(NoOps):
     """A conversation as items, and how to go on with it."""
 
-    instead = {
+    instead: ClassVar[Mapping[str, str]] = {
         "messages": "this is /v1/responses, which takes input",
         "max_tokens": "here it is max_output_tokens",
         "max_completion_tokens": "here it is max_output_tokens",
