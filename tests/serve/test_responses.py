@@ -314,6 +314,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"previous_response_id": "resp_1"}, "previous_response_id", "nothing is kept here"),
     ({"conversation": "c"}, "conversation", "send the whole conversation"),
     ({"background": True}, "background", "False"),
+    ({"background": 0}, "background", "boolean"),
     ({"truncation": "auto"}, "truncation", "disabled"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]", "nothing is kept here"),
     ({"input": []}, "input", "at least 1"),

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from zaya.serve.errors import ApiError
 from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, no_op
 from zaya.serve.protocol.chat import Effort
 from zaya.serve.protocol.items import STATELESS, messages_of
 from zaya.serve.protocol.response_tools import NamedResponseTool, ResponseTool, functions
-from zaya.serve.protocol.sampling import Count
+from zaya.serve.protocol.sampling import Count, boolean
 
 Include = Literal[
     "reasoning.encrypted_content", "web_search_call.results", "web_search_call.action.sources",
@@ -91,7 +91,7 @@ class ResponsesBody(NoOps):
     """"reasoning.encrypted_content" tells reasoning a second time, for clients that send nothing else of it back. What
     the others name does not come up here."""
     truncation: Literal["disabled"] | None = None
-    background: Literal[False] | None = None
+    background: Annotated[Literal[False], BeforeValidator(boolean)] | None = None
     previous_response_id: str | None = None
     """Refused: nothing is kept between requests."""
     conversation: Any = None

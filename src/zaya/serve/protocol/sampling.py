@@ -19,7 +19,7 @@ MOST_IDS = 1024
 """With settings of their own. Each of them is work in every step."""
 
 
-def _boolean(value: Any) -> bool:
+def boolean(value: Any) -> bool:
     """To a literal of a boolean, 0 and 1 are one."""
     if not isinstance(value, bool):
         raise ValueError("input should be a valid boolean")
@@ -101,8 +101,8 @@ class Sampling(NoOps):
     """Smaller comes first."""
     cache_salt: str | None = None
     """Prefixes are shared between requests of one salt only."""
-    skip_special_tokens: Annotated[Literal[True], BeforeValidator(_boolean)] | None = None
-    include_stop_str_in_output: Annotated[Literal[False], BeforeValidator(_boolean)] | None = None
+    skip_special_tokens: Annotated[Literal[True], BeforeValidator(boolean)] | None = None
+    include_stop_str_in_output: Annotated[Literal[False], BeforeValidator(boolean)] | None = None
 
     @property
     def num_completions(self) -> int:
