@@ -2,6 +2,7 @@
 
 1. Whatever is drawn through the masks, up to an id that ends it, has the structure: as json and a plain validator, `re`
    and `zaya.text.parse` read it. Calls come back complete, valued by their schemas, in order, and without a flag.
+   Where an answer has a schema beside tools, there is one of the two.
 2. What has the structure is let in, however it is split into tokens; what has not is barred where it departs.
 3. Text lets no control token in, spelled like one or not; a row without a token is never let in.
 4. An id that ends the answer may come where the structure may end, and nowhere else; the constraint is complete where
@@ -291,6 +292,35 @@ def test_drawn_calls_are_what_the_parser_reads(name: str, options: dict[str, boo
     assert {call.name for calls in found for call in calls} == set(SCHEMA_OF)
     assert any(len(calls) == 0 for calls in found) == (least == 0)
     assert any(len(calls) > 1 for calls in found) == (most > 1)
+
+
+ANSWER = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}, "words": {"type": "array", "items": {"type": "string"}}},
+    "required": ["sum", "words"], "additionalProperties": False,
+}  # fmt: skip
+
+
+@names
+def test_an_answer_of_a_schema_or_calls(name: str) -> None:
+    found = drawn(name, "tools", OFFERED, 60, answer_schema=ANSWER)
+    answers = [ids for ids in found if not read(name, ids)]
+    assert 0 < len(answers) < len(found)
+    for ids in found:
+        text = TOKENIZERS[name].to_bytes(ids).decode()
+        if 101 in ids:
+            assert text.startswith("<zyphra_tool_call>")
+        else:
+            assert is_valid(json.loads(text), ANSWER)
+    barred = fresh(name, "tools", OFFERED, answer_schema=ANSWER)
+    assert departs(barred, encoded(name, "tools", '{"sum": 1, "words": ["')) is not None  # it cannot end here
+    spelled = TOKENIZERS[name].encode_plain('{"sum": 1, "words": ["<zyphra_tool_call>"]}')
+    assert departs(fresh(name, "tools", OFFERED, answer_schema=ANSWER), spelled) is not None
+
+
+def test_a_demanded_call_is_no_answer() -> None:
+    constraint = fresh("byte", "tools", OFFERED, answer_schema=ANSWER, require_call=True)
+    assert departs(constraint, TOKENIZERS["byte"].encode_plain('{"sum": 1, "words": []}')) == 0
 
 
 # texts that are right, texts that are wrong

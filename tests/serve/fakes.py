@@ -36,6 +36,13 @@ TOKENIZER = byte_tokenizer([("a", "b"), ("ab", "ab")])
 ENDS = stop_ids(TOKENIZER)
 
 
+def called(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call as ZAYA1 writes it."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in arguments.items()}
+    inside = "".join(f"<parameter={key}>\n{text}\n</parameter>\n" for key, text in texts.items())
+    return f"<zyphra_tool_call>\n<function={name}>\n{inside}</function>\n</zyphra_tool_call>"
+
+
 def logprob_of(at: int) -> float:
     """Of the token at this place of any text that is typed."""
     return -0.25 * (at + 1)

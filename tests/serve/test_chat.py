@@ -237,6 +237,19 @@ def test_tool_choice(server: Running, typist: Typist, name: str) -> None:
     assert params.logit_bias == ({TOKENIZER.tags.call_open: -math.inf} if name == "none" else {})
 
 
+def test_an_answer_of_a_schema_beside_tools(server: Running, typist: Typist) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": SCHEMA}}
+    ask = {"messages": ASK, "tools": BOTH, "response_format": form}
+    held = {
+        "auto": Structure(kind="tools", value=BOTH, answer_schema=SCHEMA),
+        "required": Structure(kind="tools", value=BOTH, require_call=True),
+        "none": Structure(kind="json", value=SCHEMA),
+    }
+    for choice, structure in held.items():
+        assert server.send("/v1/chat/completions", {**ask, "tool_choice": choice})[0] == 200
+        assert typist.requests[-1].params.structure == structure
+
+
 def test_what_cannot_be_held(server: Running, typist: Typist) -> None:
     status, _, _ = server.send("/v1/chat/completions", {"messages": ASK, "tools": [LOOSE]})
     assert (status, typist.requests[-1].params.structure) == (200, None)

@@ -42,11 +42,11 @@ messages may follow each other, no schema says."""
 
 
 @contextmanager
-def installed(home: Path, package: str) -> Iterator[Path]:
-    """The programs of a package. They are removed again: pytest keeps directories."""
+def installed(home: Path, *packages: str) -> Iterator[Path]:
+    """The programs of packages. They are removed again: pytest keeps directories."""
     venv.create(home, with_pip=True)
     programs = home / ("Scripts" if os.name == "nt" else "bin")
-    subprocess.run([programs / "python", "-m", "pip", "install", "-q", package], check=True, timeout=900)
+    subprocess.run([programs / "python", "-m", "pip", "install", "-q", *packages], check=True, timeout=900)
     yield programs
     shutil.rmtree(home)
 

@@ -77,11 +77,13 @@ def built(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         elif kind == "content_part.done":
             assert event["part"]["text"] == parts[at]
         else:
-            assert kind in ("output_text.done", "reasoning_text.done", "function_call_arguments.done")
-            assert event["arguments" if "arguments" in kind else "text"] == parts[at]
+            named = {"function_call_arguments.done": "arguments", "custom_tool_call_input.done": "input"}
+            assert kind in ("output_text.done", "reasoning_text.done", *named)
+            assert event[named.get(kind, "text")] == parts[at]
     assert len(done) == len(items)
     for at, item in enumerate(done):
-        assert parts[at] == (item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"])
+        held = {"function_call": "arguments", "custom_tool_call": "input"}.get(item["type"])
+        assert parts[at] == (item["content"][0]["text"] if held is None else item[held])
     return done
 
 
@@ -312,6 +314,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"previous_response_id": "resp_1"}, "previous_response_id", "nothing is kept here"),
     ({"conversation": "c"}, "conversation", "send the whole conversation"),
     ({"background": True}, "background", "False"),
+    ({"background": 0}, "background", "boolean"),
     ({"truncation": "auto"}, "truncation", "disabled"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]", "nothing is kept here"),
     ({"input": []}, "input", "at least 1"),
@@ -323,11 +326,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]",
      "text only"),
     ({"input": [{**CALL, "arguments": {}}]}, "input[0].arguments", "must be a string"),
-    ({"input": [{**CALL, "arguments": "{"}]}, "input", "is not JSON"),
+    ({"input": [{**CALL, "arguments": "x"}]}, "input", "is not JSON"),
     ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id", "must be a string"),
     ({"input": "x" * 5000}, "input", "the model's context holds 4,096"),
     ({"max_output_tokens": 4096}, "input", "new ones are wanted"),
-    ({"tools": [{"type": "web_search"}]}, "tools[0].type", "function"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0]", "turn them off in the client"),
     ({"tools": [{"type": "function"}]}, "tools[0].name", "missing"),
     ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
     ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema", "missing"),

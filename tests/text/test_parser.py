@@ -269,9 +269,10 @@ def test_strings_stream_and_other_values_come_whole():
     assert parser.feed('"r\\is\n') == [CallArguments(0, '\\"r\\\\is')]
     assert parser.feed("!") == [CallArguments(0, "\\n!")]
     assert parser.feed("\n</para") == []
-    assert parser.feed("meter>\n<parameter=days>\n1") == [CallArguments(0, '"'), CallArguments(0, ',"days":')]
-    assert parser.feed("2\n</parameter>") == [CallArguments(0, "12")]
-    assert parser.feed("\n</function>") == [CallArguments(0, "}"), CallEnd(0, True)]
+    assert parser.feed("meter>\n") == []
+    assert parser.feed("<parameter=days>\n1") == [CallArguments(0, '"'), CallArguments(0, ',"days":')]
+    assert parser.feed("2\n</parameter>") == []
+    assert parser.feed("\n</function>") == [CallArguments(0, "12"), CallArguments(0, "}"), CallEnd(0, True)]
     assert parser.feed("\n</zyphra_tool_call>") == []
     assert parser.finish() == []
     assert parser.message() == Message(tool_calls=(ToolCall("get_weather", {"city": 'Pa"r\\is\n!', "days": 12}),))
@@ -280,9 +281,41 @@ def test_strings_stream_and_other_values_come_whole():
 def test_a_call_is_complete_when_it_is_over():
     parser = Parser(in_thinking=False)
     parser.feed("<zyphra_tool_call><function=f><parameter=a>1</parameter>")
-    assert parser.message().tool_calls == (ToolCall("f", {"a": "1"}, complete=False),)
+    assert parser.message().tool_calls == (ToolCall("f", {}, complete=False),)
     parser.feed("</function>")
     assert parser.message().tool_calls == (ToolCall("f", {"a": "1"}),)
+
+
+PROGRAMS = [
+    'END = "</parameter>"',
+    "</parameter>x",
+    "a\n</parameter>\n\n b",
+    "a</function>b",
+    "</function>\n}\n",
+    "</parameter></parameter> x",
+    "</parameter></parameter </function>",
+    "</function></parameter>.",
+    "x = '<parameter=y>' + '</parameter>' + '</function>' + ''",
+    "</parameter>\r\n\r\n.\r\n",
+    "</parameter>\n<b>",
+]
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_a_file_may_hold_closing_tags(text):
+    """Whoever writes what comes out must not write half of it."""
+    whole = xml(("city", text), ("days", "1"))
+    message = Message(tool_calls=(ToolCall("get_weather", {"city": text, "days": 1}),))
+    assert parse(whole, tools=TOOLS) == message
+    assert stream(whole, in_thinking=False, tools=TOOLS)[1] == message
+    last = xml(("days", "1"), ("city", text))
+    assert parse(last, tools=TOOLS).tool_calls == (ToolCall("get_weather", {"days": 1, "city": text}),)
+
+
+def test_one_closing_tag_too_many():
+    body = "<parameter=a>\n1\n</parameter>\n</parameter>\n<parameter=b>\n2\n</parameter>\n"
+    message = parse(f"<zyphra_tool_call>\n<function=f>\n{body}</function>\n</zyphra_tool_call>")
+    assert message == Message(tool_calls=(ToolCall("f", {"a": "1", "b": "2"}),), flags=MALFORMED)
 
 
 def test_several_calls():

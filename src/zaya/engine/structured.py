@@ -70,13 +70,13 @@ class Grammars:
         Raises UsageError for a structure that cannot be held, with the part of it that is wrong.
         """
         try:
-            value = json.dumps(structure.value, ensure_ascii=False, allow_nan=False)
-            value.encode()
+            values = json.dumps([structure.value, structure.answer_schema], ensure_ascii=False, allow_nan=False)
+            values.encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"the value of a structure must be JSON: {error}") from error
         # The text tells structures apart, and so does the order of keys in it, in which a model has to write them.
         matchers = self._compiled(
-            structure.kind, value, structure.require_call, structure.parallel_calls, after_thinking
+            structure.kind, values, structure.require_call, structure.parallel_calls, after_thinking
         )
         return self._fresh(matchers)
 
@@ -84,10 +84,11 @@ class Grammars:
         return GrammarConstraint([matcher.deep_copy() for matcher in matchers], self._vocab_size, self._stop_ids)
 
     def _compile(
-        self, kind: str, value: str, require_call: bool, parallel_calls: bool, after_thinking: bool
+        self, kind: str, values: str, require_call: bool, parallel_calls: bool, after_thinking: bool
     ) -> list[LLMatcher]:
         matchers = []
-        for rules in self._rules(kind, json.loads(value), require_call, parallel_calls):
+        value, answer_schema = json.loads(values)
+        for rules in self._rules(kind, value, require_call, parallel_calls, answer_schema):
             text = lark.grammar(rules, newlines_first=after_thinking)
             matcher = lark.llguidance().LLMatcher(self._vocabulary, text, log_level=0)
             if matcher.is_error():
@@ -99,7 +100,9 @@ class Grammars:
             raise UsageError(f"the structure ({kind}) allows no text, or is too large to follow") from error
         return matchers
 
-    def _rules(self, kind: str, value: Any, require_call: bool, parallel_calls: bool) -> tuple[str, ...]:
+    def _rules(
+        self, kind: str, value: Any, require_call: bool, parallel_calls: bool, answer_schema: Mapping[str, Any] | None
+    ) -> tuple[str, ...]:
         """The rules of each grammar that has to let a token in."""
         lark.check_size(f"the structure ({kind})", value)
         match kind, value:
@@ -119,6 +122,7 @@ class Grammars:
                     tools,
                     require_call=require_call,
                     parallel_calls=parallel_calls,
+                    answer_schema=answer_schema,
                     call_open=named.call_open,
                     call_close=named.call_close,
                 )

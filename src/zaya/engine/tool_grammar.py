@@ -13,6 +13,8 @@ back without a flag:
 
 - The free text spells none of the tags that the parser reads. Calls follow each other, a newline between them, and
   nothing follows them but a newline.
+- Where the answer has a schema of its own, JSON of that schema or calls take the place of free text and calls. The
+  guard keeps the tags out of that JSON.
 - NAME is that of a declared tool. Its parameters come in the order of their declaration, each at most once, the
   required ones always. A fixed order is what keeps the grammar small: any order would take a state for every subset.
 - VALUE is what the parser, going by the parameter's declared types (`zaya.text.arguments`), reads as a value of its
@@ -22,8 +24,8 @@ back without a flag:
       string among them
     any other union with a string in it         any text: what reads as JSON of another type becomes that
     all else                                    JSON of the schema
-- No value contains a closing tag, in JSON neither: the parser ends the value there. In text the grammar sees to that;
-  for JSON a second grammar does, the guard, which must allow every token as well.
+- No value contains a closing tag, in JSON neither: the parser may end the value there. In text the grammar sees to
+  that; for JSON a second grammar does, the guard, which must allow every token as well.
 
 `format` on a string that is written as text is left to the model. Used by engine.structured.
 """
@@ -51,7 +53,13 @@ _UNHELD = frozenset({
 
 
 def tool_grammar(
-    tools: Sequence[Mapping[str, Any]], *, require_call: bool, parallel_calls: bool, call_open: int, call_close: int
+    tools: Sequence[Mapping[str, Any]],
+    *,
+    require_call: bool,
+    parallel_calls: bool,
+    answer_schema: Mapping[str, Any] | None = None,
+    call_open: int,
+    call_close: int,
 ) -> tuple[str, str]:
     """The rules of an answer that may call these tools, and those of its guard.
 
@@ -73,15 +81,21 @@ def tool_grammar(
     opening, closing = f"<[{call_open}]>", f"<[{call_close}]>"
     begin, end = lark.literal(f"\n{tags.FUNCTION_OPEN}"), lark.literal(f"{tags.FUNCTION_CLOSE}\n")
     more = '("\\n" call)* "\\n"?' if parallel_calls else '"\\n"?'
+    untagged = lark.without(tags.ASSISTANT_TAGS)
+    if require_call:
+        rules.append("answer: calls")
+    elif answer_schema is None:
+        rules += ["answer: TEXT calls?", f"TEXT: {untagged}"]
+    else:
+        lark.check_schema("the schema", answer_schema)
+        rules += ["answer: json | calls", f"json: {lark.json_value(answer_schema)}"]
     rules += [
-        f"answer: {'calls' if require_call else 'TEXT calls?'}",
-        f"TEXT: {lark.without(tags.ASSISTANT_TAGS)}",
         f"calls: call {more}",
         f"call: {opening} {begin} ({called}) {end} {closing}",
     ]
     guard = [
         f"answer: ANY ({opening} CALL {closing} ANY)*",
-        "ANY: /(?s:.*)/",
+        f"ANY: {'/(?s:.*)/' if answer_schema is None else untagged}",
         # the form's own closing tags begin a line, and inside a JSON string no line can begin
         f"CALL: /(?s:.*)/ & ~(/(?s:.*)[^\\n]/ ({' | '.join(map(lark.literal, _CLOSING))}) /(?s:.*)/)",
     ]

@@ -50,6 +50,9 @@ class Structure:
     """With "tools": at least one call, and no text before it."""
     parallel_calls: bool = True
     """With "tools": whether more than one call may be written."""
+    answer_schema: Mapping[str, Any] | None = None
+    """With "tools": the JSON schema of an answer that calls nothing. It takes the place of free text: there is either
+    this JSON or calls."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -109,7 +109,11 @@ def _structure(structure: Structure, server: str | None, *, is_chat: bool) -> di
         schema = {"name": "answer", "schema": value, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
     if kind == "tools" and is_chat:
-        fields = {"tools": list(value), "tool_choice": "required" if structure.require_call else "auto"}
+        fields: dict[str, Any] = {"tools": list(value)}
+        fields["tool_choice"] = "required" if structure.require_call else "auto"
+        if structure.answer_schema is not None:
+            answer = Structure(kind="json", value=structure.answer_schema)
+            fields |= _structure(answer, server, is_chat=True)
         return fields if structure.parallel_calls else {**fields, "parallel_tool_calls": False}
     if kind in ("regex", "choice") and server in ("vllm", "zaya"):
         return {"structured_outputs": {kind: value if kind == "regex" else list(value)}}

@@ -100,7 +100,7 @@ async def chat_completions(http: HttpRequest) -> Response:
 def _answer(served: Served, chat: Chat, completions: list[Completion]) -> dict[str, Any]:
     choices = []
     for index, completion in enumerate(completions):
-        turn = Turn(chat.toolbox.offered, with_reasoning=chat.body.include_reasoning is not False)
+        turn = Turn(chat.toolbox.offered, with_reasoning=chat.body.tells_reasoning)
         pieces = [turn.feed(completion.reasoning, completion.text), turn.finish()]
         choice: dict[str, Any] = {
             "index": index,
@@ -123,10 +123,7 @@ def _answer(served: Served, chat: Chat, completions: list[Completion]) -> dict[s
 
 async def _chunks(served: Served, chat: Chat, work: Work) -> AsyncGenerator[dict[str, Any], None]:
     body, head = chat.body, chat_head(served.name, "chat.completion.chunk")
-    turns = [
-        Turn(chat.toolbox.offered, with_reasoning=body.include_reasoning is not False)
-        for _ in range(body.num_completions)
-    ]
+    turns = [Turn(chat.toolbox.offered, with_reasoning=body.tells_reasoning) for _ in range(body.num_completions)]
     prompt = chat.request.prompt_ids or ()
     generated = 0
 

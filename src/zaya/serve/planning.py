@@ -30,7 +30,7 @@ _SETTINGS = frozenset(field.name for field in fields(RsaConfig))
 _OF_CHATS = (
     "tools", "logprobs", "top_logprobs", "return_token_ids", "stop", "stop_token_ids", "min_tokens", "ignore_eos",
     "logit_bias", "presence_penalty", "frequency_penalty", "thinking_token_budget", "reasoning_effort",
-    "continue_final_message",
+    "reasoning", "thinking", "continue_final_message",
 )  # fmt: skip
 """Fields that mean nothing to many rollouts, or to all but the last."""
 _NOT_OF_THE_PROXY = ("rsa_summarize", "summarize", "summary_prompt", "use_pacore", "return_aggregation_prompt")

@@ -25,6 +25,7 @@ from zaya.serve.log import note
 from zaya.serve.protocol.base import parse_body
 from zaya.serve.protocol.chat import ChatBody
 from zaya.serve.protocol.reading import read_json
+from zaya.serve.protocol.response_tools import FunctionTool, ResponseTool, names
 from zaya.serve.protocol.responses import ResponsesBody
 from zaya.serve.served import Served, Work
 from zaya.serve.telling import new_id, usage_of
@@ -45,6 +46,10 @@ class Asked:
     chat: Chat
     id: str
     begun: int
+
+    def items(self) -> Items:
+        """What its output is gathered in."""
+        return Items(names(self.body.tools or ()), seals="reasoning.encrypted_content" in (self.body.include or ()))
 
 
 def prepare(served: Served, data: bytes) -> Asked:
@@ -82,7 +87,7 @@ async def responses(http: HttpRequest) -> Response:
             )  # fmt: skip
         async with work.deadline():
             [[completion]] = await unless_gone(http.receive, work.results())
-    turn, items = Turn(asked.chat.toolbox.offered), Items()
+    turn, items = Turn(asked.chat.toolbox.offered), asked.items()
     for piece in [*turn.feed_each(completion.reasoning, completion.text), turn.finish()]:
         for _ in items.feed(piece):
             pass
@@ -98,7 +103,7 @@ class _Stream:
         self._served = served
         self._asked = asked
         self._work = work
-        self._items = Items()
+        self._items = asked.items()
         self._number = 0
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
@@ -179,8 +184,14 @@ def _response(served: Served, asked: Asked, status: str, output: list[dict[str, 
         "temperature": params.temperature,
         "text": {"format": {"type": "text"} if form is None else form.model_dump(by_alias=True, exclude_none=True)},
         "tool_choice": "auto" if choice is None else choice if isinstance(choice, str) else choice.model_dump(),
-        "tools": [{"strict": None, **tool.model_dump(exclude={"defer_loading"})} for tool in body.tools or ()],
+        "tools": [_told(tool) for tool in body.tools or ()],
         "top_p": params.top_p,
         "truncation": "disabled",
         "usage": None,
     }
+
+
+def _told(tool: ResponseTool) -> dict[str, Any]:
+    if isinstance(tool, FunctionTool):
+        return {"strict": None, **tool.model_dump(exclude={"defer_loading"})}
+    return tool.model_dump(exclude_none=True)

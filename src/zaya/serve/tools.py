@@ -5,6 +5,9 @@
     a named tool          one call of that tool
     "none"                the tag that opens a call cannot be drawn
 
+With "auto" and a schema for the answer, that JSON takes the place of free text: there is either the answer or calls.
+Where a call is demanded there is no answer yet, and its schema waits.
+
 With "auto", a set of tools whose schemas are beyond a grammar leaves the model free, and what it writes is read by the
 tolerant parser. Whoever demands a call is told what cannot be held.
 """
@@ -50,12 +53,14 @@ class Toolbox:
         if choice == "none":
             call_open = tokenizer.tags.call_open
             return cls(offered, structure, {} if call_open is None else {call_open: -math.inf})
-        if structure is not None:
-            raise ApiError(
-                400, "an answer cannot have a structure and call tools; set tool_choice to 'none'", param="tool_choice"
-            )
+        if structure is not None and structure.kind != "json":
+            message = "only a JSON schema goes with tools, no expression and no choice; set tool_choice to 'none'"
+            raise ApiError(400, message, param="tool_choice")
         is_free = choice in (None, "auto")
         if is_free and body.strict_tools is False:
+            if structure is not None:
+                message = "strict_tools false leaves the whole answer to the model, its structure too; leave one out"
+                raise ApiError(400, message, param="strict_tools")
             return cls(offered)
         held = offered
         if isinstance(choice, NamedTool):
@@ -64,13 +69,14 @@ class Toolbox:
                 near = did_you_mean(choice.function.name, [tool["function"]["name"] for tool in offered])
                 message = f"tool_choice names a tool that is not there: {choice.function.name!r}; {near}"
                 raise ApiError(400, message, param="tool_choice")
-        if is_free and not _can_be_held(held):
+        if is_free and structure is None and not _can_be_held(held):
             return cls(offered)
         demand = Structure(
             kind="tools",
             value=held,
             require_call=not is_free,
             parallel_calls=body.parallel_tool_calls is not False and not isinstance(choice, NamedTool),
+            answer_schema=structure.value if structure is not None and is_free else None,
         )
         return cls(offered, demand)
 

@@ -37,6 +37,9 @@ def normalize_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str,
     normal = []
     for i, tool in enumerate(tools):
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        kind = tool.get("type", "function") if isinstance(tool, Mapping) else None
+        if isinstance(kind, str) and kind != "function":
+            raise UsageError(f"tools[{i}] is not a function: {kind!r}", hint="other kinds of tools cannot be offered")
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
             raise UsageError(
                 f"tools[{i}] has no function name",

@@ -12,9 +12,11 @@ Promises, which the tests repeat:
 Text before the first `</think>` is thinking, everything in it included; what follows is the answer. Calls are read in
 the XML form (`<function=NAME>` with `<parameter=KEY>` inside), and as one JSON object with name and arguments
 (also called parameters) and nothing else.
-Values are typed by the tools' schemas (`text.arguments`). Fed with text from `text.decode.Decoder`, in which tags
-keep their spelling. Source: spec checkpoint-and-model 8.5.
-Not covered: a value that contains one of the closing tags of the XML form ends there.
+Values are typed by the tools' schemas (`text.arguments`). A value may hold the tags `</parameter>` and `</function>`:
+they close it only where something comes next that may stand behind them. A program that writes files must not find
+half of one in its hands. Fed with text from `text.decode.Decoder`, in which tags keep their spelling. Source: spec
+checkpoint-and-model 8.5.
+Not covered: a value that holds `</zyphra_tool_call>`, or a closing tag and what may come next, ends there.
 """
 
 from __future__ import annotations
@@ -137,6 +139,8 @@ class _State(Enum):
     FUNCTION = auto()
     KEY = auto()
     VALUE = auto()
+    CLOSING = auto()
+    """Behind a tag that closes the value, or is text in it: what comes next tells."""
     CALLED = auto()
     """Behind `</function>`: what comes next tells whether the call is closed."""
 
@@ -151,10 +155,21 @@ _WANTED = {
     _State.FUNCTION: (tags.PARAMETER_OPEN, tags.FUNCTION_CLOSE, tags.CALL_OPEN, tags.CALL_CLOSE),
     _State.KEY: (">",),
     _State.VALUE: (tags.PARAMETER_CLOSE, tags.FUNCTION_CLOSE, tags.CALL_CLOSE),
+    _State.CLOSING: (
+        tags.PARAMETER_OPEN, tags.PARAMETER_CLOSE, tags.FUNCTION_OPEN, tags.FUNCTION_CLOSE, tags.CALL_OPEN,
+        tags.CALL_CLOSE,
+    ),
     _State.CALLED: (*_CONTENT_TAGS, tags.FUNCTION_OPEN),
-}
+}  # fmt: skip
 """The tags that mean something in a state; all else is its text. Each begins with `<` and holds no other, or is `>`."""
 _PATTERNS = {state: re.compile("|".join(map(re.escape, wanted))) for state, wanted in _WANTED.items()}
+_BEHIND = {
+    tags.PARAMETER_CLOSE: (
+        tags.PARAMETER_OPEN, tags.FUNCTION_OPEN, tags.FUNCTION_CLOSE, tags.CALL_OPEN, tags.CALL_CLOSE,
+    ),
+    tags.FUNCTION_CLOSE: (tags.FUNCTION_OPEN, tags.CALL_OPEN, tags.CALL_CLOSE),
+}  # fmt: skip
+"""What comes next where a tag closes a value, white space aside."""
 _NAME = re.compile(r"\s*([^\s<>]+)\s*")
 
 
@@ -245,6 +260,7 @@ class Parser:
         self._value_began = False
         self._value_newline = False  # it began with a newline that is no \r\n
         self._value_held = ""  # a newline, or the \r of one, that waits for what follows
+        self._parts_behind: list[str] = []  # the closing tag and the white space that wait, while CLOSING
 
     def feed(self, text: str) -> list[Event]:
         """The events that this piece of text decides."""
@@ -260,7 +276,9 @@ class Parser:
 
     def finish(self) -> list[Event]:
         """The events that the end of the text decides. Nothing may be fed after it."""
-        if self._state is not _State.VALUE:  # there, the beginning of a closing tag is one that was cut off
+        if self._state is _State.CLOSING:
+            self._close_value()
+        elif self._state is not _State.VALUE:  # there, the beginning of a closing tag is one that was cut off
             self._text(self._buffer)
         self._buffer = ""
         match self._state:
@@ -315,6 +333,10 @@ class Parser:
                     self._flags.add(Flag.MALFORMED_CALL)
             case _State.VALUE:
                 self._value(text)
+            case _State.CLOSING:
+                self._parts_behind.append(text)
+                if not text.isspace():
+                    self._go_on_with_value()
             case _State.CALLED:
                 if text := text.lstrip():
                     self._flags.add(Flag.UNCLOSED_CALL)
@@ -322,6 +344,9 @@ class Parser:
                     self._text(text)
 
     def _tag(self, tag: str) -> None:
+        if tag not in _WANTED[self._state]:  # found for a state that the text before it has ended
+            self._text(tag)
+            return
         match self._state:
             case _State.THINKING:
                 self._thinking_tag(tag)
@@ -336,11 +361,21 @@ class Parser:
             case _State.KEY:
                 self._start_value("".join(self._parts).strip())
             case _State.VALUE:
-                self._end_value()
-                self._state = _State.FUNCTION
-                if tag != tags.PARAMETER_CLOSE:
-                    self._flags.add(Flag.UNCLOSED_CALL)
-                    self._function_tag(tag)
+                self._parts_behind = [tag]
+                if tag == tags.CALL_CLOSE:
+                    self._close_value()
+                else:
+                    self._state = _State.CLOSING
+            case _State.CLOSING:
+                first = self._parts_behind[0]
+                if tag == first == tags.PARAMETER_CLOSE:  # one too many, or both are text
+                    self._parts_behind.append(tag)
+                    return
+                if tag in _BEHIND[first]:
+                    self._close_value()
+                else:
+                    self._go_on_with_value()
+                self._tag(tag)
             case _State.CALLED:
                 self._called_tag(tag)
 
@@ -352,9 +387,6 @@ class Parser:
             self._text(tag)
 
     def _content_tag(self, tag: str) -> None:
-        if tag == tags.FUNCTION_OPEN:  # found while it could still have been a call's
-            self._text(tag)
-            return
         began = bool(self._content.parts)
         self._content.tag()
         if tag == tags.CALL_OPEN:
@@ -483,6 +515,22 @@ class Parser:
             value = text
         self._calls[-1].arguments[self._key] = value
         self._write('"' if self._key_types == STRING else json.dumps(value, ensure_ascii=False))
+
+    def _close_value(self) -> None:
+        """The closing tag is one."""
+        tag, *behind = self._parts_behind
+        if tag in behind:
+            self._flags.add(Flag.MALFORMED_CALL)
+        self._end_value()
+        self._state = _State.FUNCTION
+        if tag != tags.PARAMETER_CLOSE:
+            self._flags.add(Flag.UNCLOSED_CALL)
+            self._function_tag(tag)
+
+    def _go_on_with_value(self) -> None:
+        """The closing tag was text."""
+        self._state = _State.VALUE
+        self._value("".join(self._parts_behind))
 
     def _json_call(self) -> bool:
         """A call from the collected text, if that is `{"name": ..., "arguments": {...}}`."""

@@ -8,7 +8,7 @@ question than the one asked. Fields that clients send as a habit and that change
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,9 @@ MOST_INT = (1 << 31) - 1
 
 class Body(BaseModel):
     """The body of a request, or an object in it."""
+
+    instead: ClassVar[Mapping[str, str]] = {}
+    """For fields of other ways of asking: what to do about them."""
 
     # "model_..." are names of fields here, not of pydantic's
     model_config = ConfigDict(
@@ -61,6 +64,8 @@ def _explained(kind: type[Body], value: Mapping[str, Any], error: ValidationErro
         # cut: how alike two names are takes the longer the longer they are
         near = did_you_mean(str(unknown["loc"][-1])[:64], [name for name in known if name not in NoOps.model_fields])
         hint = f"; {near}" if near.startswith("did you") else ""
+        if path in kind.instead:
+            hint = f"; {kind.instead[path]}"
         return ApiError(400, f"unknown field: {path}{hint}", code="unknown_field", param=path)
     first = errors[0]
     if first["type"] == "missing":
@@ -121,4 +126,6 @@ class NoOps(Body):
     verbosity: Any = no_op()
     request_id: Any = no_op()
     session_id: Any = no_op()
+    client_metadata: Any = no_op()
+    prediction: Any = no_op()
     spaces_between_special_tokens: Any = no_op()

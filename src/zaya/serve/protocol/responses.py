@@ -1,37 +1,28 @@
 """The body of /v1/responses, and the chat that it asks for.
 
-    instructions, and system and developer items before all others     one system message
-    reasoning, message and function_call items, one after another      one turn of the assistant's
-    function_call_output                                               a tool's message
-
-Nothing is kept between requests: what a client wants to be known it sends again, items as it got them.
+Instructions, and system and developer items before all others, are one system message. Nothing is kept between
+requests: what a client wants to be known it sends again, items as it got them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from zaya.serve.errors import ApiError
 from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, no_op
 from zaya.serve.protocol.chat import Effort
-from zaya.serve.protocol.sampling import Count
+from zaya.serve.protocol.items import STATELESS, messages_of
+from zaya.serve.protocol.response_tools import NamedResponseTool, ResponseTool, functions
+from zaya.serve.protocol.sampling import Count, boolean
 
-_KEYS = {
-    "message": {"role", "content"},
-    "reasoning": {"content", "summary"},
-    "function_call": {"call_id", "name", "arguments"},
-    "function_call_output": {"call_id", "output", "name"},
-}
-"""What is read of an item, by its type."""
-_IGNORED_KEYS = frozenset({
-    "type", "id", "status", "phase", "encrypted_content", "namespace", "caller", "async", "metadata",
-})  # fmt: skip
-"""What clients send back because a server had said it."""
-_TEXTS = ("input_text", "output_text", "text", "reasoning_text")
-_STATELESS = "nothing is kept here between requests; send the whole conversation as input"
+Include = Literal[
+    "reasoning.encrypted_content", "web_search_call.results", "web_search_call.action.sources",
+    "file_search_call.results", "code_interpreter_call.outputs", "computer_call_output.output.image_url",
+    "message.input_image.image_url",
+]  # fmt: skip
 
 
 class Reasoning(Body):
@@ -60,32 +51,26 @@ class TextOptions(Body):
     verbosity: Any = no_op()
 
 
-class FunctionTool(Body):
-    """A tool, without the object around it that chats have."""
-
-    type: Literal["function"]
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: Any = no_op()
-    defer_loading: Any = no_op()
-
-
-class NamedFunctionTool(Body):
-    """The one tool that is to be called."""
-
-    type: Literal["function"]
-    name: Name
-
-
 class ResponseStreamOptions(Body):
-    """OpenAI pads its events; here they are as long as they are."""
+    """OpenAI pads its events, and sends summaries of reasoning; here are neither."""
 
     include_obfuscation: Any = no_op()
+    reasoning_summary_delivery: Any = no_op()
 
 
 class ResponsesBody(NoOps):
     """A conversation as items, and how to go on with it."""
+
+    instead: ClassVar[Mapping[str, str]] = {
+        "messages": "this is /v1/responses, which takes input",
+        "max_tokens": "here it is max_output_tokens",
+        "max_completion_tokens": "here it is max_output_tokens",
+        "reasoning_effort": "here it is reasoning.effort",
+        "response_format": "here it is text.format",
+        "logprobs": "/v1/chat/completions tells log-probabilities",
+        "top_logprobs": "/v1/chat/completions tells log-probabilities",
+        "prompt": "prompts are not kept here; send instructions and input",
+    }
 
     model: Name | None = None
     input: str | Annotated[list[dict[str, Any]], Field(min_length=1)]
@@ -97,15 +82,16 @@ class ResponsesBody(NoOps):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
-    tools: list[FunctionTool] | None = Field(default=None, max_length=256)
-    tool_choice: Literal["none", "auto", "required"] | NamedFunctionTool | None = None
+    tools: list[ResponseTool] | None = Field(default=None, max_length=256)
+    tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
-    include: list[Literal["reasoning.encrypted_content"]] | None = None
-    """Accepted, and changes nothing: reasoning is told as text."""
+    include: list[Include] | None = None
+    """"reasoning.encrypted_content" tells reasoning a second time, for clients that send nothing else of it back. What
+    the others name does not come up here."""
     truncation: Literal["disabled"] | None = None
-    background: Literal[False] | None = None
+    background: Annotated[Literal[False], BeforeValidator(boolean)] | None = None
     previous_response_id: str | None = None
     """Refused: nothing is kept between requests."""
     conversation: Any = None
@@ -124,7 +110,7 @@ class ResponsesBody(NoOps):
         """Raises ApiError for what only a server could answer that keeps conversations."""
         for name in ("previous_response_id", "conversation"):
             if getattr(self, name) is not None:
-                raise ApiError(400, f"{name}: {_STATELESS}", code="unsupported_value", param=name)
+                raise ApiError(400, f"{name}: {STATELESS}", code="unsupported_value", param=name)
 
     def as_chat(self) -> dict[str, Any]:
         """The body of the chat that it asks for. Raises ApiError for items that are none."""
@@ -137,12 +123,9 @@ class ResponsesBody(NoOps):
         if self.reasoning is not None:
             chat["reasoning_effort"] = self.reasoning.effort
         if self.tools:
-            chat["tools"] = [
-                {"type": "function", "function": tool.model_dump(include=_OF_TOOLS, exclude_none=True)}
-                for tool in self.tools
-            ]
+            chat["tools"] = functions(self.tools)
         choice = self.tool_choice
-        if isinstance(choice, NamedFunctionTool):
+        if isinstance(choice, NamedResponseTool):
             chat["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
         else:
             chat["tool_choice"] = choice
@@ -152,14 +135,11 @@ class ResponsesBody(NoOps):
 
     def messages(self) -> list[dict[str, Any]]:
         items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
-        messages = _messages(items)
+        messages = messages_of(items)
         heads = [] if self.instructions is None else [self.instructions]
         while messages and messages[0]["role"] in ("system", "developer"):
             heads.append(messages.pop(0)["content"])
         return [{"role": "system", "content": "\n\n".join(heads)}, *messages] if heads else messages
-
-
-_OF_TOOLS = {"name", "description", "parameters"}
 
 
 def _response_format(form: TextFormat) -> dict[str, Any]:
@@ -168,85 +148,3 @@ def _response_format(form: TextFormat) -> dict[str, Any]:
     if form.schema_ is None:
         raise ApiError(400, "text.format.schema is missing", code="missing_field", param="text.format.schema")
     return {"type": "json_schema", "json_schema": {"name": form.name, "schema": form.schema_}}
-
-
-def _messages(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    turn: dict[str, Any] | None = None  # the assistant's, as long as it goes on
-
-    def assistant(*taken: str) -> dict[str, Any]:
-        """The turn at hand, or a new one where it has one of these already."""
-        nonlocal turn
-        if turn is None or any(key in turn for key in taken):
-            turn = {"role": "assistant"}
-            messages.append(turn)
-        return turn
-
-    for i, item in enumerate(items):
-        where = f"input[{i}]"
-        match _kind(where, item):
-            case "reasoning":
-                assistant("reasoning", "content", "tool_calls")["reasoning"] = _text(
-                    f"{where}.content", item.get("content") or []
-                )
-            case "function_call":
-                call = {name: _string(where, item, name) for name in ("name", "arguments")}
-                id = _string(where, item, "call_id")
-                assistant().setdefault("tool_calls", []).append({"id": id, "type": "function", "function": call})
-            case "function_call_output":
-                turn = None
-                output = _text(f"{where}.output", item.get("output"))
-                messages.append({"role": "tool", "tool_call_id": _string(where, item, "call_id"), "content": output})
-            case _:
-                role, content = _string(where, item, "role"), _text(f"{where}.content", item.get("content"))
-                if role == "assistant":
-                    assistant("content", "tool_calls")["content"] = content
-                elif role in ("user", "system", "developer"):
-                    turn = None
-                    messages.append({"role": role, "content": content})
-                else:
-                    raise _wrong(f"{where}.role", "must be user, assistant, system or developer")
-    return messages
-
-
-def _kind(where: str, item: Mapping[str, Any]) -> str:
-    """The type of an item. Raises ApiError for one that is not read here, or has what nobody reads."""
-    kind = item.get("type", "message" if "role" in item else None)
-    if kind == "item_reference":
-        raise _wrong(where, f"refers to an item, and {_STATELESS}")
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise _wrong(f"{where}.type", f"must be one of {', '.join(_KEYS)}")
-    unknown = sorted(item.keys() - _KEYS[kind] - _IGNORED_KEYS)
-    if unknown:
-        path = f"{where}.{unknown[0]}"
-        raise ApiError(400, f"unknown field: {path}", code="unknown_field", param=path)
-    return kind
-
-
-def _string(where: str, item: Mapping[str, Any], name: str) -> str:
-    value = item.get(name)
-    if not isinstance(value, str):
-        raise _wrong(f"{where}.{name}", "must be a string")
-    return value
-
-
-def _text(where: str, content: Any) -> str:
-    match content:
-        case str():
-            return content
-        case list():
-            return "".join(_part(f"{where}[{j}]", part) for j, part in enumerate(content))
-    raise _wrong(where, "must be a string or a list of text parts")
-
-
-def _part(where: str, part: Any) -> str:
-    match part:
-        case {"type": kind, "text": str() as text} if kind in _TEXTS:
-            return text
-        case {"type": "refusal", "refusal": str() as text}:
-            return text
-    raise _wrong(where, "must be a text part; this model reads text only")
-
-
-def _wrong(where: str, what: str) -> ApiError:
-    return ApiError(400, f"{where} {what}", code="invalid_value", param=where)

@@ -13,13 +13,13 @@ from pydantic import BeforeValidator, Field
 
 from zaya.engine.types import SamplingParams, Structure
 from zaya.serve.errors import ApiError
-from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, OneError
+from zaya.serve.protocol.base import MOST_INT, Body, Name, NoOps, OneError, no_op
 
 MOST_IDS = 1024
 """With settings of their own. Each of them is work in every step."""
 
 
-def _boolean(value: Any) -> bool:
+def boolean(value: Any) -> bool:
     """To a literal of a boolean, 0 and 1 are one."""
     if not isinstance(value, bool):
         raise ValueError("input should be a valid boolean")
@@ -38,6 +38,7 @@ class StreamOptions(Body):
     """A last chunk with the tokens that were read and written."""
     continuous_usage_stats: bool | None = None
     """The same in every chunk, as far as it goes."""
+    include_obfuscation: Any = no_op()
 
 
 class JsonSchema(Body):
@@ -100,8 +101,8 @@ class Sampling(NoOps):
     """Smaller comes first."""
     cache_salt: str | None = None
     """Prefixes are shared between requests of one salt only."""
-    skip_special_tokens: Annotated[Literal[True], BeforeValidator(_boolean)] | None = None
-    include_stop_str_in_output: Annotated[Literal[False], BeforeValidator(_boolean)] | None = None
+    skip_special_tokens: Annotated[Literal[True], BeforeValidator(boolean)] | None = None
+    include_stop_str_in_output: Annotated[Literal[False], BeforeValidator(boolean)] | None = None
 
     @property
     def num_completions(self) -> int:
