@@ -84,7 +84,7 @@ def test_structures(
     words = [str(file) if word == "FILE" else word for word in words]
     assert main(["generate", "DIR", "Why?", *words, "-n", "2"]) == 0
     assert fake.asked[0]["structure"] == {
-        "kind": kind, "value": value, "require_call": False, "parallel_calls": True,
+        "kind": kind, "value": value, "require_call": False, "parallel_calls": True, "answer_schema": None,
     } == asdict(Structure(kind=kind, value=value))  # fmt: skip
     out, err = capsys.readouterr()
     assert out == "12\n3\n", "nothing but the answers"

@@ -418,7 +418,7 @@ def test_a_stream_that_cannot_go_on() -> None:
         assert said(found) == before
         error = found[-1]["error"]
         assert (error["code"], error["type"]) == ("replica_lost", "server_error")
-        assert links[1].ended
+        assert eventually(lambda: links[1].ended)
         assert eventually(lambda: server.served.gate.pending == 0)
 
 
