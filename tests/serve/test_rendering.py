@@ -256,6 +256,21 @@ def test_what_mathematics_looks_like(tex: str, inside: str) -> None:
     assert mathml(f"${tex}$") == [f'<math display="inline"><mrow>{inside}</mrow></math>']
 
 
+@pytest.mark.parametrize(
+    ("answer", "inside"),
+    [
+        ("3 1 2", "<mtext>3&nbsp;1&nbsp;2</mtext>"),
+        ("not possible", "<mtext>not&nbsp;possible</mtext>"),
+        ("x + y", f"<mi>x</mi>{mo('+')}<mi>y</mi>"),
+        ("2 x", "<mn>2</mn><mi>x</mi>"),
+        ("x_1 2", "<msub><mi>x</mi><mn>1</mn></msub><mn>2</mn>"),
+    ],
+)  # fmt: skip
+def test_a_list_in_a_box_keeps_its_spaces(answer: str, inside: str) -> None:
+    [found] = mathml(f"\\boxed{{{answer}}}")
+    assert inside in found
+
+
 def test_a_box_needs_no_dollars() -> None:
     assert mathml("So \\boxed{\\text{a {b}}} it is") == mathml("$\\boxed{\\text{a {b}}}$") != []
 

@@ -46,6 +46,9 @@ _PLACES = {"$$": "$$", "\\[": "\\]"}
 _ENVIRONMENT = re.compile(r"\\begin\{((?:align|aligned|gather|gathered|equation|multline|eqnarray|split)\*?)\}")
 _AS_SPLIT = re.compile(r"(\\(?:begin|end)\{)(?:align|aligned|gather|gathered|multline|eqnarray|split)\*?\}")
 """Environments of lines below each other: the converter knows this one, and numbers no equations in it."""
+_ITEM = r"(?:-?\d[\d.,:;]*|[^\W\d_]{2,}[.,:;]?)"
+_BOXED_LIST = re.compile(rf"\\boxed\{{\s*({_ITEM}(?:\s+{_ITEM})+)\s*\}}")
+"""An answer of numbers or words one after the other. TeX would draw 3 1 2 as 312, which is another answer."""
 _IN_WORDS = re.compile(r"\d[^\\]*\s[A-Za-z]{3,}[^\\]*")
 _BEHIND = re.compile(r"[\s.,;:]*")
 """What may follow a formula that has lines of its own."""
@@ -151,8 +154,9 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 def as_mathml(tex: str, *, is_block: bool) -> str | None:
     """None for what the converter does not read, or reads only in part."""
+    tex = _BOXED_LIST.sub(r"\\boxed{\\text{\1}}", _AS_SPLIT.sub(r"\1split}", tex.strip()))
     try:
-        tree = convert_to_element(_AS_SPLIT.sub(r"\1split}", tex.strip()), display="block" if is_block else "inline")
+        tree = convert_to_element(tex, display="block" if is_block else "inline")
     except Exception:  # it raises whatever a formula makes it stumble over, as RecursionError
         return None
     if sum(1 for _ in tree.iter()) > 4 * MOST_FORMULA:
