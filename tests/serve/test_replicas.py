@@ -261,6 +261,7 @@ def test_a_replica_is_killed(server: Front, alone: Running) -> None:
     os.kill(victim["process"], signal.SIGKILL)
     for thread in threads:
         thread.join(60)
+    assert eventually(lambda: bool(server.told("lost")), 60)
     assert server.told("lost")[-1]["requests"] > 0, "it had something to do"
     for seed, choice in expected.items():
         if seed % 2:
@@ -278,6 +279,7 @@ def test_a_replica_is_killed(server: Front, alone: Running) -> None:
 
 
 def test_all_are_killed(server: Front) -> None:
+    assert eventually(lambda: server.send("/ready")[1].get("replicas") == 2, 60)
     latest = {record["replica"]: record["process"] for record in server.told("ready")}
     for process in latest.values():
         os.kill(process, signal.SIGKILL)
