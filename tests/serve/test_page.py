@@ -17,8 +17,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +24,7 @@ import pytest
 
 from tests.serve.fakes import Running, Typist, eventually, running
 from tests.serve.malicious import BATTERY
+from tests.serve.population.browser import browser as chromium
 from zaya.serve.auth import KeyConfig, Keys, hash_of
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -39,14 +38,8 @@ TEXT = "so it is\n</think>\n\nIt is **four**, as $2+2=4$.\n\n```python\nprint(4)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("ZAYA_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("needs Chromium: on the path, or named by ZAYA_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 class Tab:
