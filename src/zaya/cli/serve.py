@@ -121,13 +121,7 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"the server needs {missing[0]}", hint="pip install 'openzaya[serve]'")
-    from zaya.model.embedded import is_micro
     from zaya.serve.auth import ENVIRONMENT, Keys, entry_of, new_key
-    from zaya.serve.limits import Limits
-    from zaya.serve.metrics import check_prefix
-    from zaya.serve.running import Server, is_loopback, listen, url_of
-    from zaya.serve.served import Served
-    from zaya.ttc.rsa import resolve
 
     if args.new_key is not None:
         key = new_key()
@@ -135,6 +129,13 @@ def run(args: argparse.Namespace) -> int:
         notice(f"the key, shown this once: {key}")
         print(entry, end="")
         return 0
+    from zaya.model.embedded import is_micro
+    from zaya.serve.limits import Limits
+    from zaya.serve.metrics import check_prefix
+    from zaya.serve.running import Server, is_loopback, listen, url_of
+    from zaya.serve.served import Served
+    from zaya.ttc.rsa import resolve
+
     check_engine(args)
     check_prefix(args.metrics_prefix)
     if args.replicas < 1:
