@@ -98,6 +98,7 @@ class RequestHandle:
         self._waiting: list[asyncio.Future[None]] = []
         """Who waits for the end."""
         self._readers: list[_Reader] = []
+        self._watcher: Callable[[bool], None] | None = None
 
     @property
     def is_done(self) -> bool:
@@ -143,6 +144,13 @@ class RequestHandle:
             self._seen.add(index)
             return _joined(self._deltas.pop(index))
 
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Have it told whenever there is something to `take`, or the end, by the thread that brings it: True for a
+        first delta and for the end. In place of readers, where one fetches the deltas of many handles."""
+        self._watcher = watcher
+        if self._deltas or self.is_done:  # it came before
+            watcher(True)
+
     # ----- for the engine
 
     def tell(self, delta: Delta, *, again: int = 0) -> None:
@@ -162,6 +170,8 @@ class RequestHandle:
                 elif not reader.is_due:
                     reader.is_due = True
                     reader.pulse.add(reader.future)
+        if self._watcher is not None:
+            self._watcher(is_first)
 
     def take_back(self, index: int) -> bool:
         """Forget what was told of a completion, because it begins anew. Not where somebody has seen some of it."""
@@ -190,6 +200,8 @@ class RequestHandle:
             self._waiting = []
         for future in futures:
             _resolve_soon(future)
+        if self._watcher is not None:
+            self._watcher(self.is_done)
 
     async def _something_to_read(self) -> None:
         """Return when there may be a delta that is due, or the end."""

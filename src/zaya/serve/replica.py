@@ -3,10 +3,13 @@
     listen()  ─►  Hello, then every change of every request in one stream, and a sign of life each second
     begin(life, id, request), end(life, id), score(life, ids, top)
 
-One stream for all requests: a message costs a millisecond whatever is in it, so deltas that come at the same time
-share one. A front that listens begins a new life of the replica: what was asked in the one before is cancelled, and
-calls that name it are refused. All that travels is pickled here, so that arrays arrive as memory of the front's own.
-What keeps the process alive is for `serve.replicas`, what asks it is `serve.fleet`. Imports no torch.
+One stream for all requests: a message costs the same whatever is in it, so deltas that come at the same time share one.
+First deltas and ends go at once; the others are joined meanwhile, and go together once in a while, so that the engine's
+thread, whose interpreter this is, has it for itself between them.
+
+A front that listens begins a new life of the replica: what was asked in the one before is cancelled, and calls that
+name it are refused. All that travels is pickled here, so that arrays arrive as memory of the front's own. The process
+is kept alive by `serve.apart` or `serve.replicas`, and asked by `serve.fleet`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,21 +18,27 @@ import asyncio
 import os
 import pickle
 import secrets
+import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zaya.engine.handle import RequestHandle
-from zaya.engine.types import Completion, Delta, Request
+import numpy as np
+
+from zaya.engine.handle import LEAST_PAUSE_S, RequestHandle
+from zaya.engine.types import Completion, Delta, EngineStats, FinishReason, Request
 from zaya.errors import ZayaError
 from zaya.serve.log import places
 
 if TYPE_CHECKING:
-    from zaya.engine.engine import Engine, EngineStats
+    from zaya.engine.engine import Engine
 
 PULSE_S = 1.0
 """Between two signs of life."""
+PAUSE_PER_EVENT_S = 0.0001
+"""Between two messages that are not urgent, where that is longer than `LEAST_PAUSE_S`: to make one takes some 0.01 ms
+for each of its events."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +50,7 @@ class Hello:
     process: int
     """Its id."""
     context: int | None
-    error: ZayaError | None
+    error: Exception | None
     """Why there is no engine, and never will be."""
 
 
@@ -51,6 +60,29 @@ class Told:
 
     id: int
     delta: Delta
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Most of what travels is this, and a dataclass and an array with it take ten times as long as what they
+        hold."""
+        delta = self.delta
+        logprobs = None if delta.logprobs is None else delta.logprobs.tobytes()
+        return _told, (
+            self.id, delta.index, delta.ids, delta.text, delta.reasoning, logprobs, delta.top_ids, delta.top_logprobs,
+            delta.finish_reason, delta.stop_reason,
+        )  # fmt: skip
+
+
+def _told(
+    id: int, index: int, ids: tuple[int, ...], text: str, reasoning: str, logprobs: bytes | None,
+    top_ids: np.ndarray | None, top_logprobs: np.ndarray | None, finish_reason: FinishReason | None,
+    stop_reason: int | str | None,
+) -> Told:  # fmt: skip
+    delta = Delta(
+        index=index, ids=ids, text=text, reasoning=reasoning,
+        logprobs=None if logprobs is None else np.frombuffer(logprobs, np.float32),
+        top_ids=top_ids, top_logprobs=top_logprobs, finish_reason=finish_reason, stop_reason=stop_reason,
+    )  # fmt: skip
+    return Told(id, delta)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,19 +157,25 @@ class Replica:
     """An engine, and who listens to it. All its methods run in one event loop."""
 
     def __init__(self, open: Callable[[], Any]) -> None:
-        """`open` makes the completer, whose handles are `RequestHandle`s. What a user can cause is told to whoever
+        """`open` makes the completer, whose handles are `RequestHandle`s. What keeps it from that is told to whoever
         listens: a process that ends for it would be started again and again."""
         self._completer: Any = None
-        self._error: ZayaError | None = None
+        self._error: Exception | None = None
         try:
             self._completer = open()
-        except ZayaError as error:
-            self._error = error
+        except Exception as error:
+            self._error = _portable(error)
+            if not isinstance(error, ZayaError | OSError):  # ours: whoever sees it wants to know where it arose
+                self._error.add_note("".join(traceback.format_exception(error)))
         self._life = ""
         self._handles: dict[int, RequestHandle] = {}
-        self._following: set[asyncio.Task[None]] = set()
-        self._outbox: list[Event] = []
+        self._due: dict[int, None] = {}
+        """Requests of which there is something to tell, in the order in which it came."""
+        self._urgent: dict[int, None] = {}
+        """Those of which there is a first delta, or the end."""
         self._news = asyncio.Event()
+        self._is_pausing = False
+        """What is not urgent waits."""
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """Lists of events, pickled. There is one listener; another one takes its place."""
@@ -145,17 +183,48 @@ class Replica:
         self._let_go()
         context = getattr(self._completer, "context", None)
         yield pickle.dumps([Hello(life, os.getpid(), context, self._error)])
+        loop = asyncio.get_running_loop()
         try:
             while self._life == life:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PULSE_S):
                         await self._news.wait()
                 self._news.clear()
-                events, self._outbox = self._outbox, []
+                ids, self._urgent = self._urgent, {}
+                if not self._is_pausing:
+                    others, self._due = self._due, {}
+                    ids |= others
+                events = [event for id in ids for event in self._new(id)]
+                if events and not self._is_pausing:
+                    self._is_pausing = True
+                    loop.call_later(max(LEAST_PAUSE_S, PAUSE_PER_EVENT_S * len(events)), self._go_on)
                 yield pickle.dumps([*events, Pulse(getattr(self._completer, "stats", None))])
         finally:
             if self._life == life:
                 self._let_go()
+
+    def _go_on(self) -> None:
+        self._is_pausing = False  # first: what comes from now on wakes by itself
+        if self._due:
+            self._news.set()
+
+    def _new(self, id: int) -> list[Event]:
+        """What has happened to a request since it was last asked for."""
+        handle = self._handles.get(id)
+        if handle is None:
+            return []
+        is_done = handle.is_done  # before its deltas are fetched: nothing comes behind the end
+        events: list[Event] = []
+        while (delta := handle.take()) is not None:
+            events.append(Told(id, delta))
+        if is_done:
+            del self._handles[id]
+            if handle.error is not None:
+                events.append(Failed(id, _portable(handle.error)))
+            else:
+                failures = {index: _portable(error) for index, error in handle.failures.items()}
+                events.append(Ended(id, dict(handle.completions), failures))
+        return events
 
     async def begin(self, life: str, id: int, request: Request) -> bytes:
         """Start on a request. None, pickled, or the exception that it ended in: Gone, UsageError."""
@@ -188,30 +257,20 @@ class Replica:
             handle.cancel()
             return Gone()
         self._handles[id] = handle
-        task = asyncio.create_task(self._follow(id, handle))
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
+        loop = asyncio.get_running_loop()
+
+        def notice(is_urgent: bool) -> None:
+            (self._urgent if is_urgent else self._due)[id] = None
+            if is_urgent or not self._is_pausing:
+                with suppress(RuntimeError):  # the loop was closed: nobody listens any more
+                    loop.call_soon_threadsafe(self._news.set)
+
+        handle.watch(notice)
         return None
-
-    async def _follow(self, id: int, handle: RequestHandle) -> None:
-        try:
-            async for delta in handle:
-                self._post(handle, Told(id, delta))
-            failures = {index: _portable(error) for index, error in handle.failures.items()}
-            self._post(handle, Ended(id, dict(handle.completions), failures))
-        except Exception as error:
-            self._post(handle, Failed(id, _portable(error)))
-        if self._handles.get(id) is handle:
-            del self._handles[id]
-
-    def _post(self, handle: RequestHandle, event: Told | Ended | Failed) -> None:
-        if self._handles.get(event.id) is handle:
-            self._outbox.append(event)
-            self._news.set()
 
     def _let_go(self) -> None:
         """Whoever asked for these has gone."""
-        handles, self._handles, self._outbox = [*self._handles.values()], {}, []
+        handles, self._handles = [*self._handles.values()], {}
         for handle in handles:
             handle.cancel()
 
