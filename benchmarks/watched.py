@@ -23,10 +23,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import psutil
+
 
 def cpu_seconds() -> dict[str, float]:
-    """Of the event loop, of the threads that make requests ready, and of all else: the engine and its kernels."""
-    loop = ready = 0.0
+    """Of the event loop, of the threads that make requests ready, of the one that hears the engine, and of the
+    engine's process."""
+    loop = ready = hears = 0.0
     for thread in threading.enumerate():
         assert thread.ident is not None
         seconds = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
@@ -34,7 +37,10 @@ def cpu_seconds() -> dict[str, float]:
             loop = seconds
         elif thread.name.startswith(("asyncio_", "ThreadPoolExecutor")):  # uvloop's have the latter name
             ready += seconds
-    return {"loop": loop, "ready": ready, "engine": time.process_time() - loop - ready}
+        elif thread.name == "zaya-replicas":
+            hears = seconds
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return {"loop": loop, "ready": ready, "hears": hears, "engine": sum(each.user + each.system for each in times)}
 
 
 def held() -> dict[str, Any]:

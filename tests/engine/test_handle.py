@@ -6,6 +6,9 @@
 3. A reader who was silent for longer than that is told at once.
 4. Deltas that nobody fetches are kept apart up to a bound, and are one when they are fetched.
 5. A reader who gives up harms no other, and several may read one request.
+6. Where what is told comes in pulses already, readers are woken at once.
+7. Who watches is told whenever there is something to take, also if it came before, and the end. Each completion need be
+   told of once in a pulse; the first time it always is.
 """
 
 from __future__ import annotations
@@ -203,3 +206,37 @@ def test_a_loop_that_is_over_is_forgotten() -> None:
     run(work())
     gc.collect()
     assert len(module._pulses) == before
+
+
+def test_pulses_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_PAUSE_S", LONG)
+    handle = RequestHandle(1, lambda _: None, wants_deltas=True, is_paced=True)
+
+    async def read() -> list[str]:
+        reader, found = aiter(handle), []
+        for id in (97, 98, 99):
+            tell(handle, id)
+            found.append((await asyncio.wait_for(anext(reader), 5)).text)
+        return found
+
+    assert asyncio.run(read()) == ["a", "b", "c"]
+
+
+def test_one_who_watches() -> None:
+    handle, seen, pulse = made(2), [], 1
+
+    def watcher() -> None:
+        delta = handle.take()
+        seen.append("end" if delta is None else delta.text)
+
+    tell(handle, 97)
+    handle.watch(watcher, lambda: pulse)
+    assert seen == ["a"]
+    assert [handle.can_wait(index) for index in (0, 1)] == [False, False]
+    tell(handle, 98)
+    assert [handle.can_wait(index) for index in (0, 1)] == [True, False], "nothing was told of the second one"
+    pulse = 2
+    assert not handle.can_wait(0)
+    handle.fail(ArithmeticError())
+    assert seen == ["a", "b", "end"]
+    assert not made().can_wait(0), "nobody watches"

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zaya.cli.asking import (
     MODEL_HELP,
@@ -199,10 +199,17 @@ def _completer(args: argparse.Namespace) -> Iterator[tuple[ReplicaCompleter, Tok
             yield found
         return
     asked = argparse.Namespace(**{**vars(args), "model": str(directory)})
-    with ReplicaCompleter([ProcessLink(partial(_engine, asked, args.model))], write=write_line) as completer:
+    is_up = False
+
+    def write(record: dict[str, Any]) -> None:
+        if is_up:  # before, whatever is to be said is said otherwise
+            write_line(record)
+
+    with ReplicaCompleter([ProcessLink(partial(_engine, asked, args.model))], write=write) as completer:
         tokenizer = load_tokenizer(directory) if directory.is_dir() else None  # while the engine is on its way
         completer.wait()
         assert tokenizer is not None, "the engine has refused it"
+        is_up = True
         yield completer, tokenizer
 
 

@@ -492,7 +492,7 @@ class Engine:
         if generation.error is not None:
             self._fail(handle, generation.error)
             return
-        if handle.wants_deltas:
+        if handle.wants_deltas and (generation.is_over or not handle.can_wait(generation.index)):
             new = generation.tokens[generation.told :]
             generation.told = len(generation.tokens)
             reasoning, text = state.take()

@@ -109,7 +109,7 @@ class ReplicaCompleter:
         """Start on a request, and wait until a replica has taken it. May be called from any thread. Raises UsageError
         for one that cannot be answered, CompletionError where there is no replica."""
         id = next(self._counter)
-        handle = RequestHandle(request.n, lambda _: self._cancel(id), wants_deltas=True)
+        handle = RequestHandle(request.n, lambda _: self._cancel(id), wants_deltas=True, is_paced=True)
         keys = blocks(request.prompt_ids or (), request.cache_salt)
         self._wait_for(self._begin(_Job(id, request, handle, keys, [Track() for _ in range(request.n)])))
         return handle

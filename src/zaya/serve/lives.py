@@ -20,7 +20,7 @@ from zaya.serve.log import Write
 from zaya.serve.replica import Event, Hello, Pulse
 
 SILENCE_S = 30.0
-"""A replica tells each second that it lives. A process that has no time to tell it for so long has none for tokens."""
+"""A replica tells twice a second that it lives. A process without time to tell it for so long has none for tokens."""
 _PAUSE_S = 0.2
 """Until a replica that could not be heard is listened to again."""
 _NOW = ("running", "waiting", "pages_used", "pages_free", "pages_reclaimable", "snapshots")

@@ -1,11 +1,11 @@
 """One replica: an engine in a process of its own, as the front of the server hears of it.
 
-    listen()  ─►  Hello, then every change of every request in one stream, and a sign of life each second
+    listen()  ─►  Hello, then every change of every request in one stream, and a sign of life twice a second
     begin(life, id, request), end(life, id), score(life, ids, top)
 
-One stream for all requests: a message costs the same whatever is in it, so deltas that come at the same time share one.
-First deltas and ends go at once; the others are joined meanwhile, and go together once in a while, so that the engine's
-thread, whose interpreter this is, has it for itself between them.
+One stream for all requests: a message costs the same whatever is in it, so deltas of one step share one. First deltas
+and ends go at once. What lies between is told in pulses, all requests in the same step, so that the engine's thread has
+its interpreter for itself in between.
 
 A front that listens begins a new life of the replica: what was asked in the one before is cancelled, and calls that
 name it are refused. All that travels is pickled here, so that arrays arrive as memory of the front's own. The process
@@ -18,6 +18,7 @@ import asyncio
 import os
 import pickle
 import secrets
+import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zaya.engine.handle import LEAST_PAUSE_S, RequestHandle
+from zaya.engine.handle import RequestHandle, pause_after
 from zaya.engine.types import Completion, Delta, EngineStats, FinishReason, Request
 from zaya.errors import ZayaError
 from zaya.serve.log import places
@@ -34,11 +35,8 @@ from zaya.serve.log import places
 if TYPE_CHECKING:
     from zaya.engine.engine import Engine
 
-PULSE_S = 1.0
+PULSE_S = 0.5
 """Between two signs of life."""
-PAUSE_PER_EVENT_S = 0.0001
-"""Between two messages that are not urgent, where that is longer than `LEAST_PAUSE_S`: to make one takes some 0.01 ms
-for each of its events."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,11 +169,12 @@ class Replica:
         self._handles: dict[int, RequestHandle] = {}
         self._due: dict[int, None] = {}
         """Requests of which there is something to tell, in the order in which it came."""
-        self._urgent: dict[int, None] = {}
-        """Those of which there is a first delta, or the end."""
         self._news = asyncio.Event()
-        self._is_pausing = False
-        """What is not urgent waits."""
+        self._is_woken = False
+        self._is_due = False
+        """A sign of life."""
+        self._beat = 0
+        self._beat_ends = 0.0
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """Lists of events, pickled. There is one listener; another one takes its place."""
@@ -183,30 +182,35 @@ class Replica:
         self._let_go()
         context = getattr(self._completer, "context", None)
         yield pickle.dumps([Hello(life, os.getpid(), context, self._error)])
-        loop = asyncio.get_running_loop()
         try:
+            self._sign(life)
             while self._life == life:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PULSE_S):
-                        await self._news.wait()
+                await self._news.wait()
                 self._news.clear()
-                ids, self._urgent = self._urgent, {}
-                if not self._is_pausing:
-                    others, self._due = self._due, {}
-                    ids |= others
+                self._is_woken = False  # before it is fetched: what comes from now on wakes once more
+                ids, self._due = self._due, {}
                 events = [event for id in ids for event in self._new(id)]
-                if events and not self._is_pausing:
-                    self._is_pausing = True
-                    loop.call_later(max(LEAST_PAUSE_S, PAUSE_PER_EVENT_S * len(events)), self._go_on)
-                yield pickle.dumps([*events, Pulse(getattr(self._completer, "stats", None))])
+                if self._is_due or not self._handles:  # the last word on what is under way is right
+                    self._is_due = False
+                    events.append(Pulse(getattr(self._completer, "stats", None)))
+                yield pickle.dumps(events)
         finally:
             if self._life == life:
                 self._let_go()
 
-    def _go_on(self) -> None:
-        self._is_pausing = False  # first: what comes from now on wakes by itself
-        if self._due:
+    def _sign(self, life: str) -> None:
+        """Have a sign of life sent, now and then."""
+        if self._life == life:
+            self._is_due = True
             self._news.set()
+            asyncio.get_running_loop().call_later(PULSE_S, self._sign, life)
+
+    def _pulse(self) -> int:
+        """The number of the pulse, in which every request is told of once. Called by the thread that draws."""
+        now = time.monotonic()
+        if now >= self._beat_ends:
+            self._beat, self._beat_ends = self._beat + 1, now + pause_after(len(self._handles))
+        return self._beat
 
     def _new(self, id: int) -> list[Event]:
         """What has happened to a request since it was last asked for."""
@@ -249,8 +253,10 @@ class Replica:
         if life != self._life:
             return Gone()
         try:
-            # in a thread, because a grammar may take long to compile
-            handle = await asyncio.to_thread(self._completer.submit, request)
+            if request.params.structure is None:
+                handle = self._completer.submit(request)
+            else:  # in a thread, because a grammar may take long to compile
+                handle = await asyncio.to_thread(self._completer.submit, request)
         except Exception as error:
             return _portable(error)
         if life != self._life:
@@ -259,13 +265,14 @@ class Replica:
         self._handles[id] = handle
         loop = asyncio.get_running_loop()
 
-        def notice(is_urgent: bool) -> None:
-            (self._urgent if is_urgent else self._due)[id] = None
-            if is_urgent or not self._is_pausing:
+        def notice() -> None:
+            self._due[id] = None
+            if not self._is_woken:
+                self._is_woken = True
                 with suppress(RuntimeError):  # the loop was closed: nobody listens any more
                     loop.call_soon_threadsafe(self._news.set)
 
-        handle.watch(notice)
+        handle.watch(notice, self._pulse)
         return None
 
     def _let_go(self) -> None:
