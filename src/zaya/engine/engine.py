@@ -135,6 +135,8 @@ class Engine:
         """Ids that end a completion."""
         self.never = () if tokenizer is None else tuple(tokenizer.never_sampled(model.config.vocab_size))
         """Ids that have no token, and are never drawn."""
+        self.after_step: Callable[[], None] | None = None
+        """Called by whoever steps, when all that a step has brought was told."""
 
         sizes = PoolSizes.of(model.config, page_size, 1 if kv_dtype == "int8" else model.dtype.itemsize, max_batch)
         if pages is None:
@@ -461,6 +463,8 @@ class Engine:
                 raise
             finally:
                 self._is_stepping = False
+                if self.after_step is not None:
+                    self.after_step()
             if self._scheduler.is_idle:
                 self.check()
 

@@ -41,8 +41,7 @@ def pause_after(readers: int) -> float:
 class _Pulse:
     """Wakes the readers in one event loop, all that have something to read at once, and then not for a while."""
 
-    def __init__(self, pause_after: Callable[[int], float]) -> None:
-        self._pause_after = pause_after
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._due: list[asyncio.Future[None]] = []
         self._is_beating = False
@@ -64,12 +63,31 @@ class _Pulse:
         if due:
             for reader in due:
                 _resolve(reader)
-            asyncio.get_running_loop().call_later(self._pause_after(len(due)), self._beat)
+            asyncio.get_running_loop().call_later(pause_after(len(due)), self._beat)
 
 
-_Pulses = WeakKeyDictionary[asyncio.AbstractEventLoop, _Pulse]
-_pulses: dict[bool, _Pulses] = {False: WeakKeyDictionary(), True: WeakKeyDictionary()}
-"""By whether deltas come in pulses already."""
+_pulses: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pulse] = WeakKeyDictionary()
+
+
+class Bell:
+    """Wakes readers in other event loops where one loop has all there is to tell: for what comes together, once. To
+    wake each by itself would hand the interpreter over at every one of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Used in this loop alone."""
+        self._loop = loop
+        self._due: list[asyncio.Future[None]] = []
+
+    def add(self, future: asyncio.Future[None]) -> None:
+        if not self._due:
+            self._loop.call_soon(self._ring)  # behind whatever else is to be told now
+        self._due.append(future)
+
+    def _ring(self) -> None:
+        due, self._due = self._due, []
+        for loop in {future.get_loop() for future in due}:
+            with suppress(RuntimeError):  # it was closed: nobody waits there any more
+                loop.call_soon_threadsafe(_resolve_all, [future for future in due if future.get_loop() is loop])
 
 
 @dataclass(slots=True, eq=False)
@@ -85,10 +103,10 @@ class RequestHandle:
     """What `Engine.submit` returns (`zaya.engine.types.Handle`)."""
 
     def __init__(
-        self, n: int, on_cancel: Callable[[RequestHandle], None], *, wants_deltas: bool, is_paced: bool = False
+        self, n: int, on_cancel: Callable[[RequestHandle], None], *, wants_deltas: bool, bell: Bell | None = None
     ) -> None:
-        """For a request of n completions. `on_cancel` asks the engine to end it. `is_paced`: what is told comes from
-        another process in pulses already, so that readers wait for no more than those that come with it."""
+        """For a request of n completions. `on_cancel` asks the engine to end it. What is told in the loop of a `bell`
+        comes in pulses already, and wakes its readers by it."""
         self.n = n
         self.wants_deltas = wants_deltas
         self.completions: dict[int, Completion] = {}
@@ -102,7 +120,7 @@ class RequestHandle:
         self.first_at: float | None = None
         """When the first of them was, by `time.monotonic`."""
         self._on_cancel = on_cancel
-        self._is_paced = is_paced
+        self._bell = bell
         self._lock = threading.Lock()
         self._deltas: dict[int, list[Delta]] = {}
         self._seen: set[int] = set()
@@ -186,11 +204,11 @@ class RequestHandle:
             if len(deltas) == MOST_APART:
                 deltas[:] = [_joined(deltas)]
             for reader in self._readers:
-                if is_first:
+                if self._bell is None and is_first:
                     _resolve_soon(reader.future)
                 elif not reader.is_due:
                     reader.is_due = True
-                    reader.pulse.add(reader.future)
+                    (reader.pulse if self._bell is None else self._bell).add(reader.future)
         if self._watcher is not None and self._beat is not None:
             self._beats[delta.index] = self._beat()
             self._watcher()
@@ -221,19 +239,21 @@ class RequestHandle:
             futures = [*self._waiting, *(reader.future for reader in self._readers)]
             self._waiting = []
         for future in futures:
-            _resolve_soon(future)
+            if self._bell is None:
+                _resolve_soon(future)
+            else:
+                self._bell.add(future)
         if self._watcher is not None:
             self._watcher()
 
     async def _something_to_read(self) -> None:
         """Return when there may be a delta that is due, or the end."""
         loop = asyncio.get_running_loop()
-        pulses = _pulses[self._is_paced]
-        if (pulse := pulses.get(loop)) is None:
-            pulse = pulses.setdefault(loop, _Pulse(_no_pause if self._is_paced else pause_after))
+        if (pulse := _pulses.get(loop)) is None:
+            pulse = _pulses.setdefault(loop, _Pulse())
         reader = _Reader(loop.create_future(), pulse)
         with self._lock:
-            if self.is_done:
+            if self.is_done or (self._deltas and self._bell is not None):
                 return
             if self._deltas:
                 reader.is_due = True
@@ -246,10 +266,6 @@ class RequestHandle:
                 self._readers.remove(reader)
 
 
-def _no_pause(readers: int) -> float:
-    return 0.0
-
-
 def _resolve_soon(future: asyncio.Future[None]) -> None:
     with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
         future.get_loop().call_soon_threadsafe(_resolve, future)
@@ -258,6 +274,11 @@ def _resolve_soon(future: asyncio.Future[None]) -> None:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _resolve_all(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        _resolve(future)
 
 
 def _joined(deltas: list[Delta]) -> Delta:

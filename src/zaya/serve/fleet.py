@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from zaya.engine.handle import RequestHandle
+from zaya.engine.handle import Bell, RequestHandle
 from zaya.engine.types import Completion, EngineStats, OnProgress, Request, Scores
 from zaya.errors import CompletionError
 from zaya.serve.lives import SILENCE_S, Life, Link, Lives, Lost
@@ -70,6 +70,7 @@ class ReplicaCompleter:
         """By id."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
+        self._bell = Bell(self._loop)
         self._thread = threading.Thread(target=self._loop.run_forever, name="zaya-replicas", daemon=True)
         self._thread.start()
         for replica in range(len(links)):
@@ -109,7 +110,7 @@ class ReplicaCompleter:
         """Start on a request, and wait until a replica has taken it. May be called from any thread. Raises UsageError
         for one that cannot be answered, CompletionError where there is no replica."""
         id = next(self._counter)
-        handle = RequestHandle(request.n, lambda _: self._cancel(id), wants_deltas=True, is_paced=True)
+        handle = RequestHandle(request.n, lambda _: self._cancel(id), wants_deltas=True, bell=self._bell)
         keys = blocks(request.prompt_ids or (), request.cache_salt)
         self._wait_for(self._begin(_Job(id, request, handle, keys, [Track() for _ in range(request.n)])))
         return handle

@@ -165,6 +165,11 @@ class Replica:
             self._error = _portable(error)
             if not isinstance(error, ZayaError | OSError):  # ours: whoever sees it wants to know where it arose
                 self._error.add_note("".join(traceback.format_exception(error)))
+        self._has_steps = hasattr(self._completer, "after_step")
+        """What is told comes in steps, and is fetched behind them: in the midst of one it would come in two parts."""
+        if self._has_steps:
+            self._completer.after_step = self._wake
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._life = ""
         self._handles: dict[int, RequestHandle] = {}
         self._due: dict[int, None] = {}
@@ -178,6 +183,7 @@ class Replica:
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """Lists of events, pickled. There is one listener; another one takes its place."""
+        self._loop = asyncio.get_running_loop()
         life = self._life = secrets.token_hex(8)
         self._let_go()
         context = getattr(self._completer, "context", None)
@@ -198,12 +204,19 @@ class Replica:
             if self._life == life:
                 self._let_go()
 
+    def _wake(self) -> None:
+        """Have what is due fetched. Called by the thread that draws."""
+        if self._due and not self._is_woken and self._loop is not None:
+            self._is_woken = True
+            with suppress(RuntimeError):  # the loop was closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._news.set)
+
     def _sign(self, life: str) -> None:
         """Have a sign of life sent, now and then."""
-        if self._life == life:
+        if self._life == life and self._loop is not None:
             self._is_due = True
             self._news.set()
-            asyncio.get_running_loop().call_later(PULSE_S, self._sign, life)
+            self._loop.call_later(PULSE_S, self._sign, life)
 
     def _pulse(self) -> int:
         """The number of the pulse, in which every request is told of once. Called by the thread that draws."""
@@ -263,14 +276,11 @@ class Replica:
             handle.cancel()
             return Gone()
         self._handles[id] = handle
-        loop = asyncio.get_running_loop()
 
         def notice() -> None:
             self._due[id] = None
-            if not self._is_woken:
-                self._is_woken = True
-                with suppress(RuntimeError):  # the loop was closed: nobody listens any more
-                    loop.call_soon_threadsafe(self._news.set)
+            if not self._has_steps:
+                self._wake()
 
         handle.watch(notice, self._pulse)
         return None
