@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -109,11 +110,15 @@ class ReplicaCompleter:
     def submit(self, request: Request) -> RequestHandle:
         """Start on a request, and wait until a replica has taken it. May be called from any thread. Raises UsageError
         for one that cannot be answered, CompletionError where there is no replica."""
+        return self.start(request).result()
+
+    def start(self, request: Request) -> Future[RequestHandle]:
+        """What `submit` does, for whoever has other things to do meanwhile."""
         id = next(self._counter)
         handle = RequestHandle(request.n, lambda _: self._cancel(id), wants_deltas=True, bell=self._bell)
         keys = blocks(request.prompt_ids or (), request.cache_salt)
-        self._wait_for(self._begin(_Job(id, request, handle, keys, [Track() for _ in range(request.n)])))
-        return handle
+        job = _Job(id, request, handle, keys, [Track() for _ in range(request.n)])
+        return asyncio.run_coroutine_threadsafe(self._begin(job), self._loop)
 
     def complete(self, requests: Sequence[Request], *, on_progress: OnProgress | None = None) -> list[list[Completion]]:
         """For each request its `n` completions, in order. Errors as of `submit`. A call that breaks off cancels what it
@@ -172,7 +177,7 @@ class ReplicaCompleter:
 
     # ----- requests
 
-    async def _begin(self, job: _Job) -> None:
+    async def _begin(self, job: _Job) -> RequestHandle:
         """Have a replica take it. Raises what keeps it from that."""
         self._jobs[job.id] = job
         try:
@@ -180,6 +185,7 @@ class ReplicaCompleter:
         except BaseException:
             self._jobs.pop(job.id, None)
             raise
+        return job.handle
 
     def _lose(self, life: Life) -> int:
         """A replica has died."""

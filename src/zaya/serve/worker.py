@@ -8,6 +8,7 @@ nothing is under way any more; and it ends at once, whatever it does, when the o
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import signal
@@ -29,6 +30,7 @@ def main() -> None:
     # to load a model takes its time, and the front may go meanwhile
     threading.Thread(target=_watch, args=(front.dup(),), daemon=True).start()
     replica = Replica(lambda: pickle.loads(open)())
+    gc.freeze()  # model and libraries stay, and need not be looked through again and again
     asyncio.run(_serve(front, replica))
 
 
