@@ -29,7 +29,6 @@ import numpy as np
 
 from zaya.engine.handle import RequestHandle, pause_after
 from zaya.engine.types import Completion, Delta, EngineStats, FinishReason, Request
-from zaya.errors import ZayaError
 from zaya.serve.log import places
 
 if TYPE_CHECKING:
@@ -163,8 +162,7 @@ class Replica:
             self._completer = open()
         except Exception as error:
             self._error = _portable(error)
-            if not isinstance(error, ZayaError | OSError):  # ours: whoever sees it wants to know where it arose
-                self._error.add_note("".join(traceback.format_exception(error)))
+            self._error.add_note("".join(traceback.format_exception(error)))  # for whoever is shown a traceback
         self._has_steps = hasattr(self._completer, "after_step")
         """What is told comes in steps, and is fetched behind them: in the midst of one it would come in two parts."""
         if self._has_steps:
