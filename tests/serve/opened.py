@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from zaya.engine.engine import Engine
@@ -17,6 +18,11 @@ def engine() -> Engine:
     """Small, random, and with a context that takes a while to fill."""
     model = ZayaModel(preset("micro", vocab_size=280, max_positions=100_000), precision="float32", seed=3)
     return Engine(model, byte_tokenizer(), max_batch=8, pages=3400)
+
+
+def slow() -> Engine:
+    time.sleep(60)
+    raise AssertionError
 
 
 def refused() -> Engine:

@@ -262,7 +262,8 @@ def test_the_front_is_killed(is_up: bool) -> None:
     code = (
         "from tests.serve import opened; from zaya.serve.apart import ProcessLink\n"
         "from zaya.serve.fleet import ReplicaCompleter\n"
-        f"completer = ReplicaCompleter([ProcessLink(opened.engine)]); {'completer.wait()' if is_up else ''}\n"
+        f"completer = ReplicaCompleter([ProcessLink(opened.{'engine' if is_up else 'slow'})])\n"
+        f"if {is_up}: completer.wait(); completer.score([1, 2])\n"
         "print('up', flush=True); completer._thread.join()"
     )
     front = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment())
@@ -318,6 +319,19 @@ def test_the_process() -> None:
         assert eventually(lambda: not worker.is_running())
     status, answer, _ = found[0]
     assert (status, answer["usage"]["completion_tokens"]) == (200, 500)
+
+
+def test_ctrl_c_while_it_loads() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zaya", "serve", "--port", "0"], stderr=subprocess.PIPE, text=True, env=environment(),
+        start_new_session=True,
+    )  # fmt: skip
+    assert eventually(lambda: len(workers(process.pid)) == 1, 20)
+    [worker] = workers(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, "interrupted\n")
+    assert eventually(lambda: not worker.is_running())
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
