@@ -59,8 +59,8 @@ def start(repeats: int) -> dict[str, Any]:
         imports.append(time.perf_counter() - begun)
     found = {"ready_s": statistics.median(seconds), "worst_s": max(seconds), "imports_s": statistics.median(imports)}
     print(
-        f"start  ready after {found['ready_s']:.2f} s (at most {found['worst_s']:.2f} of {repeats}); imports of both processes, one after another: "
-        f"{found['imports_s']:.2f}",
+        f"start  ready after {found['ready_s']:.2f} s (at most {found['worst_s']:.2f} of {repeats}); imports, in one "
+        f"process, {found['imports_s']:.2f}",
         flush=True,
     )
     return found

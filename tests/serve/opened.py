@@ -7,15 +7,21 @@ import signal
 import time
 from pathlib import Path
 
-from zaya.engine.engine import Engine
+from typing import TYPE_CHECKING
+
 from zaya.errors import CheckpointError
-from zaya.model.config import preset
-from zaya.model.transformer import ZayaModel
-from zaya.text import byte_tokenizer
+
+if TYPE_CHECKING:
+    from zaya.engine.engine import Engine
 
 
 def engine() -> Engine:
     """Small, random, and with a context that takes a while to fill."""
+    from zaya.engine.engine import Engine  # here, for those that open nothing need not wait for torch
+    from zaya.model.config import preset
+    from zaya.model.transformer import ZayaModel
+    from zaya.text import byte_tokenizer
+
     model = ZayaModel(preset("micro", vocab_size=280, max_positions=100_000), precision="float32", seed=3)
     return Engine(model, byte_tokenizer(), max_batch=8, pages=3400)
 
