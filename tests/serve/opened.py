@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 from zaya.errors import CheckpointError
