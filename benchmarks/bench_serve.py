@@ -59,8 +59,8 @@ def start(repeats: int) -> dict[str, Any]:
         imports.append(time.perf_counter() - begun)
     found = {"ready_s": statistics.median(seconds), "worst_s": max(seconds), "imports_s": statistics.median(imports)}
     print(
-        f"start  ready after {found['ready_s']:.2f} s (at most {found['worst_s']:.2f} of {repeats}), of which imports "
-        f"{found['imports_s']:.2f}",
+        f"start  ready after {found['ready_s']:.2f} s (at most {found['worst_s']:.2f} of {repeats}); imports, in one "
+        f"process, {found['imports_s']:.2f}",
         flush=True,
     )
     return found
@@ -129,7 +129,8 @@ def print_row(row: dict[str, Any]) -> None:
         f"{inside['rate']:8,.0f}, HTTP {http['rate']:8,.0f}: {http['of_engine']:4.0%} of the engine, "
         f"{http['of_streamed']:4.0%} of inside\n"
         f"            us of processor a token: engine {engine['us']:.0f}, streamed inside {inside['us']:.0f}; HTTP "
-        f"{http['engine_us']:.0f} engine, {http['loop_us']:.0f} event loop, {http['ready_us']:.0f} making ready; "
+        f"{http['engine_us']:.0f} engine, {http['loop_us']:.0f} event loop, {http['hears_us']:.0f} hearing the engine, "
+        f"{http['ready_us']:.0f} making ready; "
         f"client {http['client_us']:.0f}\n"
         f"            first piece p50 {http['first_p50'] * 1e3:.0f} ms, p99 {http['first_p99'] * 1e3:.0f}; between "
         f"pieces p50 {http['gap_p50'] * 1e3:.1f}, p99 {http['gap_p99'] * 1e3:.1f}; {http['tokens_a_piece']:.1f} tokens "

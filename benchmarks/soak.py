@@ -18,8 +18,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import psutil
-
 from benchmarks.beside import chat, opened, requests_of
 from benchmarks.streams import Answer, Question, gaps_of, load, quantile
 from benchmarks.watched import Watched
@@ -92,9 +90,8 @@ def _under_load(server: Watched, seen: Seen, streams: int, seconds: float, share
         return Question.of(name, {**shared_chat(name), "return_token_ids": True}, leaves_after)
 
     async def watch() -> None:
-        process = psutil.Process(server.process.pid)
         while True:
-            memory.append(process.memory_info().rss)
+            memory.append(server.memory())
             await asyncio.sleep(seconds / 100)
 
     async def run() -> None:

@@ -3,7 +3,8 @@
     python -m benchmarks.watched [options of zaya serve]
 
 SIGUSR1 asks for the processor seconds of its threads; SIGUSR2 also for what is left of requests: tasks, threads,
-handles, pages. `Watched` starts one, and asks. Used by `benchmarks.bench_serve`.
+handles; and the engine's process for threads, handles, pages. `Watched` starts one, and asks. Used by
+`benchmarks.bench_serve`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import gc
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -23,10 +25,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import psutil
+
 
 def cpu_seconds() -> dict[str, float]:
-    """Of the event loop, of the threads that make requests ready, and of all else: the engine and its kernels."""
-    loop = ready = 0.0
+    """Of the event loop, of the threads that make requests ready, of the one that hears the engine, and of the
+    engine's process."""
+    loop = ready = hears = 0.0
     for thread in threading.enumerate():
         assert thread.ident is not None
         seconds = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
@@ -34,38 +39,67 @@ def cpu_seconds() -> dict[str, float]:
             loop = seconds
         elif thread.name.startswith(("asyncio_", "ThreadPoolExecutor")):  # uvloop's have the latter name
             ready += seconds
-    return {"loop": loop, "ready": ready, "engine": time.process_time() - loop - ready}
+        elif thread.name == "zaya-replicas":
+            hears = seconds
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return {"loop": loop, "ready": ready, "hears": hears, "engine": sum(each.user + each.system for each in times)}
 
 
 def held() -> dict[str, Any]:
-    from zaya.engine.engine import Engine
-    from zaya.engine.handle import RequestHandle
+    """By the front."""
     from zaya.serve.served import Served, Work
 
-    gc.collect()
-    every: dict[type, list[Any]] = {kind: [] for kind in (Engine, RequestHandle, Served, Work)}
-    for each in gc.get_objects():
-        if type(each) in every:
-            every[type(each)].append(each)
-    [engine], [served] = every[Engine], every[Served]
-    with engine._exclusive():  # between two steps
-        engine.check()
+    objects = _objects(Served, Work)
+    [served] = objects[Served]
     return {
         "tasks": sorted(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()),
-        "threads": sorted(thread.name for thread in threading.enumerate()),
-        "handles": len(every[RequestHandle]),
-        "works": len(every[Work]),
+        **_threads_and_handles(),
+        "works": len(objects[Work]),
         "pending": served.gate.pending,
-        "stats": asdict(engine.stats),
     }
 
 
+def engine(args: Any, name: str | None) -> Any:
+    """The engine of `zaya serve`. It says what it holds when it is asked."""
+    from zaya.cli.serve import _engine
+
+    found = _engine(args, name)
+
+    def tell_held() -> None:
+        with found._exclusive():  # between two steps
+            found.check()
+        tell({"stats": asdict(found.stats), **_threads_and_handles()})
+
+    signal.signal(signal.SIGUSR2, lambda *_: tell_held())
+    return found
+
+
+def _threads_and_handles() -> dict[str, Any]:
+    from zaya.engine.handle import RequestHandle
+
+    handles = _objects(RequestHandle)[RequestHandle]
+    return {"threads": sorted(thread.name for thread in threading.enumerate()), "handles": len(handles)}
+
+
+def _objects(*kinds: type) -> dict[type, list[Any]]:
+    gc.collect()
+    every: dict[type, list[Any]] = {kind: [] for kind in kinds}
+    for each in gc.get_objects():
+        if type(each) in every:
+            every[type(each)].append(each)
+    return every
+
+
+def tell(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts), flush=True)
+
+
 def main() -> int:
+    from benchmarks import watched
     from zaya.cli import main as zaya
+    from zaya.cli import serve
 
-    def tell(facts: dict[str, Any]) -> None:
-        print(json.dumps(facts), flush=True)
-
+    serve._engine = watched.engine  # by a name that its process knows as well
     signal.signal(signal.SIGUSR1, lambda *_: tell({"cpu": cpu_seconds()}))
     signal.signal(signal.SIGUSR2, lambda *_: tell({"cpu": cpu_seconds(), **held()}))
     return zaya(["serve", *sys.argv[1:]])
@@ -105,9 +139,23 @@ class Watched:
         return text
 
     def ask(self, everything: bool = False) -> dict[str, Any]:
-        self.process.send_signal(signal.SIGUSR2 if everything else signal.SIGUSR1)
+        found = self._asked(self.process.pid, signal.SIGUSR2 if everything else signal.SIGUSR1)
+        if everything:
+            [engine] = psutil.Process(self.process.pid).children()
+            of_engine = self._asked(engine.pid, signal.SIGUSR2)
+            found = {**found, "stats": of_engine["stats"], "handles": found["handles"] + of_engine["handles"]}
+            found["threads"] += of_engine["threads"]
+        return found
+
+    def _asked(self, process: int, how: signal.Signals) -> dict[str, Any]:
+        os.kill(process, how)
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
+
+    def memory(self) -> int:
+        """Bytes that it holds, and its engine."""
+        process = psutil.Process(self.process.pid)
+        return sum(each.memory_info().rss for each in [process, *process.children()])
 
     def stop(self) -> int:
         """Its exit code."""

@@ -18,7 +18,7 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(command, "open_chat_model", fail)
+    monkeypatch.setattr(command, "_completer", fail)
 
 
 @pytest.mark.parametrize(

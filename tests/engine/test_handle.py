@@ -6,6 +6,9 @@
 3. A reader who was silent for longer than that is told at once.
 4. Deltas that nobody fetches are kept apart up to a bound, and are one when they are fetched.
 5. A reader who gives up harms no other, and several may read one request.
+6. Where what is told comes in pulses already, readers are woken at once, those of one pulse together.
+7. Who watches is told whenever there is something to take, also if it came before, and the end. Each completion need be
+   told of once in a pulse; the first time it always is.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 import pytest
 
 from zaya.engine import handle as module
-from zaya.engine.handle import RequestHandle
+from zaya.engine.handle import Bell, RequestHandle
 from zaya.engine.types import Completion, Delta, FinishReason
 
 LONG = 3600.0
@@ -203,3 +206,62 @@ def test_a_loop_that_is_over_is_forgotten() -> None:
     run(work())
     gc.collect()
     assert len(module._pulses) == before
+
+
+def test_pulses_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_PAUSE_S", LONG)
+
+    async def tell_each(handles: list[RequestHandle], id: int) -> None:
+        for handle in handles:
+            handle.tell(Delta(index=0, ids=(id,), text=chr(id)))
+
+    async def read(teller: asyncio.AbstractEventLoop) -> tuple[list[str], int]:
+        bell, woken = Bell(teller), 0
+        handles = [RequestHandle(1, lambda _: None, wants_deltas=True, bell=bell) for _ in range(3)]
+        here = asyncio.get_running_loop()
+
+        def counted(*call: Any) -> Any:
+            nonlocal woken
+            woken += call[0] is module._resolve_all
+            return type(here).call_soon_threadsafe(here, *call)
+
+        monkeypatch.setattr(here, "call_soon_threadsafe", counted)
+        readers, found = [aiter(handle) for handle in handles], []
+        for id in (97, 98):
+            coming = [asyncio.ensure_future(anext(reader)) for reader in readers]
+            await asyncio.sleep(0.01)
+            asyncio.run_coroutine_threadsafe(tell_each(handles, id), teller).result(5)
+            found += [(await asyncio.wait_for(delta, 5)).text for delta in coming]
+        asyncio.run_coroutine_threadsafe(tell_each(handles, 99), teller).result(5)
+        found += [(await asyncio.wait_for(anext(reader), 5)).text for reader in readers]
+        return found, woken
+
+    teller = asyncio.new_event_loop()
+    thread = threading.Thread(target=teller.run_forever)
+    thread.start()
+    found, woken = asyncio.run(read(teller))
+    teller.call_soon_threadsafe(teller.stop)
+    thread.join()
+    teller.close()
+    assert "".join(found) == "aaabbbccc"
+    assert woken == 2
+
+
+def test_one_who_watches() -> None:
+    handle, seen, pulse = made(2), [], 1
+
+    def watcher() -> None:
+        delta = handle.take()
+        seen.append("end" if delta is None else delta.text)
+
+    tell(handle, 97)
+    handle.watch(watcher, lambda: pulse)
+    assert seen == ["a"]
+    assert [handle.can_wait(index) for index in (0, 1)] == [False, False]
+    tell(handle, 98)
+    assert [handle.can_wait(index) for index in (0, 1)] == [True, False], "nothing was told of the second one"
+    pulse = 2
+    assert not handle.can_wait(0)
+    handle.fail(ArithmeticError())
+    assert seen == ["a", "b", "end"]
+    assert not made().can_wait(0), "nobody watches"

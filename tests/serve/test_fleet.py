@@ -36,8 +36,8 @@ import pytest
 
 import zaya
 from tests.serve.fakes import TOKENIZER, Running, Typist, eventually, running
-from zaya.engine.engine import Engine, EngineStats
-from zaya.engine.types import Delta, FinishReason, Request, SamplingParams, Structure
+from zaya.engine.engine import Engine
+from zaya.engine.types import Delta, EngineStats, FinishReason, Request, SamplingParams, Structure
 from zaya.errors import CheckpointError, CompletionError, UsageError
 from zaya.model.config import preset
 from zaya.model.transformer import ZayaModel

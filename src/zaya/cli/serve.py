@@ -9,8 +9,10 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zaya.cli.asking import (
     MODEL_HELP,
@@ -19,15 +21,16 @@ from zaya.cli.asking import (
     add_loading,
     check_engine,
     no_tokenizer,
-    open_chat_model,
     open_engine,
+    open_model,
     warn_without_kernels,
 )
 from zaya.cli.printing import notice
 from zaya.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from zaya.engine.types import Completer
+    from zaya.engine.engine import Engine
+    from zaya.serve.fleet import ReplicaCompleter
     from zaya.text import Tokenizer
 
 DEFAULT_PORT = 8010  # the one in the serve command that Zyphra publishes, and in its clients
@@ -98,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument_group("replicas").add_argument(
         "--replicas", type=int, default=1, metavar="N",
         help="engines in processes of their own, one for each accelerator or node of memory, kept alive by Ray Serve; "
-        "--threads and --max-batch are for each of them (default: 1, in this process)",
+        "--threads and --max-batch are for each of them (default: 1, and no Ray)",
     )  # fmt: skip
     rsa = parser.add_argument_group("Markovian RSA", "for chats that ask for it")
     rsa.add_argument(
@@ -176,19 +179,52 @@ def run(args: argparse.Namespace) -> int:
                 "Ctrl-C stops it"
             )
             Server(served, keys=keys, origins=args.cors_origin).run(sockets=[listener])
+            if completer.refused is not None:
+                raise completer.refused
     return 0
 
 
 @contextmanager
-def _completer(args: argparse.Namespace) -> Iterator[tuple[Completer, Tokenizer]]:
-    """Who answers: an engine in this process, or replicas."""
-    if args.replicas == 1:
-        model, tokenizer = open_chat_model(args.model, args)
-        with open_engine(model, tokenizer, args, max_batch=args.max_batch) as engine:
-            yield engine, tokenizer
+def _completer(args: argparse.Namespace) -> Iterator[tuple[ReplicaCompleter, Tokenizer]]:
+    """Who answers: an engine in a process of its own, or several."""
+    from zaya.model.embedded import embedded_directory
+    from zaya.model.layouts.directory import local_directory
+    from zaya.serve.apart import ProcessLink
+    from zaya.serve.fleet import ReplicaCompleter
+    from zaya.serve.log import write_line
+    from zaya.text import load_tokenizer
+
+    directory = embedded_directory() if args.model is None else local_directory(args.model)
+    if args.replicas > 1:
+        with _replicas(args, directory) as found:
+            yield found
         return
-    from zaya.model.embedded import embedded_directory, is_micro
-    from zaya.model.layouts.models import local_directory
+    asked = argparse.Namespace(**{**vars(args), "model": str(directory)})
+    is_up = False
+
+    def write(record: dict[str, Any]) -> None:
+        if is_up:  # before, whatever is to be said is said otherwise
+            write_line(record)
+
+    with ReplicaCompleter([ProcessLink(partial(_engine, asked, args.model))], write=write) as completer:
+        tokenizer = load_tokenizer(directory) if directory.is_dir() else None  # while the engine is on its way
+        completer.wait()
+        assert tokenizer is not None, "the engine has refused it"
+        is_up = True
+        yield completer, tokenizer
+
+
+def _engine(args: argparse.Namespace, name: str | None) -> Engine:
+    """In the process that is the engine's. Errors call the model by its name."""
+    model, tokenizer = open_model(args.model, args)
+    if tokenizer is None:
+        raise no_tokenizer(name)
+    return open_engine(model, tokenizer, args, max_batch=args.max_batch)
+
+
+@contextmanager
+def _replicas(args: argparse.Namespace, directory: Path) -> Iterator[tuple[ReplicaCompleter, Tokenizer]]:
+    from zaya.model.embedded import is_micro
     from zaya.serve.fleet import ReplicaCompleter
     from zaya.serve.log import write_line
     from zaya.serve.replica import EngineSpec
@@ -202,7 +238,6 @@ def _completer(args: argparse.Namespace) -> Iterator[tuple[Completer, Tokenizer]
         )
     if args.device == "cpu":
         warn_without_kernels()
-    directory = embedded_directory() if args.model is None else local_directory(args.model)
     if not directory.is_dir():
         raise CheckpointError(f"there is no checkpoint directory at {directory}")
     tokenizer = load_tokenizer(directory)

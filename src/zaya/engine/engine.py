@@ -34,10 +34,20 @@ from zaya.engine.prefix import PrefixCache
 from zaya.engine.runner import Generation, Runner, propose
 from zaya.engine.sampler import Drawn, Sampler
 from zaya.engine.scheduler import Prompt, Scheduler
-from zaya.engine.scoring import Scores, joined, score_chunks
+from zaya.engine.scoring import joined, score_chunks
 from zaya.engine.split import split
 from zaya.engine.structured import GrammarConstraint, Grammars
-from zaya.engine.types import Completion, Delta, FinishReason, OnProgress, Request, SamplingParams, Structure
+from zaya.engine.types import (
+    Completion,
+    Delta,
+    EngineStats,
+    FinishReason,
+    OnProgress,
+    Request,
+    SamplingParams,
+    Scores,
+    Structure,
+)
 from zaya.errors import UsageError
 from zaya.model.config import ModelConfig
 from zaya.model.transformer import ZayaModel
@@ -62,34 +72,6 @@ def _close_all() -> None:
     """A thread that is in the middle of a kernel when Python goes away takes the whole process down."""
     for engine in [*_AT_WORK]:
         engine.close()
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What an engine has done since it was made, and what it holds now."""
-
-    passes: int
-    """Forward passes; in deterministic mode, rounds of them."""
-    tokens_read: int
-    """Tokens that went through the model, drafts and repetitions included."""
-    tokens_drawn: int
-    prefix_hits: int
-    """How often a sequence began with something that was in the prefix cache."""
-    prefix_tokens: int
-    """Tokens that were not read for that reason."""
-    preemptions: int
-    """How often a sequence lost its pages and had to read its text again."""
-    drafts_proposed: int
-    drafts_accepted: int
-    running: int
-    waiting: int
-    pages_used: int
-    """Pages that hold something, the prefix cache's included."""
-    pages_free: int
-    pages_reclaimable: int
-    """Pages that are free, or that only the prefix cache holds."""
-    snapshots: int
-    """States that the prefix cache keeps."""
 
 
 class Engine:
@@ -153,6 +135,8 @@ class Engine:
         """Ids that end a completion."""
         self.never = () if tokenizer is None else tuple(tokenizer.never_sampled(model.config.vocab_size))
         """Ids that have no token, and are never drawn."""
+        self.after_step: Callable[[], None] | None = None
+        """Called by whoever steps, when all that a step has brought was told."""
 
         sizes = PoolSizes.of(model.config, page_size, 1 if kv_dtype == "int8" else model.dtype.itemsize, max_batch)
         if pages is None:
@@ -479,6 +463,8 @@ class Engine:
                 raise
             finally:
                 self._is_stepping = False
+                if self.after_step is not None:
+                    self.after_step()
             if self._scheduler.is_idle:
                 self.check()
 
@@ -510,7 +496,7 @@ class Engine:
         if generation.error is not None:
             self._fail(handle, generation.error)
             return
-        if handle.wants_deltas:
+        if handle.wants_deltas and (generation.is_over or not handle.can_wait(generation.index)):
             new = generation.tokens[generation.told :]
             generation.told = len(generation.tokens)
             reasoning, text = state.take()

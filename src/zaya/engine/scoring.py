@@ -7,12 +7,11 @@ all there at once. The distribution is that of `Completion.logprobs`: temperatur
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 
+from zaya.engine.types import Scores
 from zaya.model.cache import DenseCache
 from zaya.model.transformer import Want, ZayaModel
 from zaya.ops.sampling import log_sums
@@ -21,16 +20,6 @@ CHUNK = 512
 """Tokens of a pass."""
 _MOST_LOGITS = 1 << 25
 """Logits that are there at once: 128 MiB."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scores:
-    """Of the ids of a text, from the second on; nothing stands before the first."""
-
-    logprobs: Float[np.ndarray, " tokens"]
-    top_ids: Int[np.ndarray, "tokens k"]
-    """The likeliest ids at each place, best first."""
-    top_logprobs: Float[np.ndarray, "tokens k"]
 
 
 def score_chunks(model: ZayaModel, ids: Sequence[int], never: Sequence[int], top: int) -> Iterator[Scores]:

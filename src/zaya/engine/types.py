@@ -240,6 +240,46 @@ class Delta:
     """As in `Completion`, on the last delta."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """How likely a model finds a given text: of its ids from the second on; nothing stands before the first."""
+
+    logprobs: np.ndarray
+    """float32 [len(ids) - 1]: log-probability of each id, as in `Completion`."""
+    top_ids: np.ndarray
+    """int32 [len(ids) - 1, top_logprobs]: the likeliest ids at each place, best first."""
+    top_logprobs: np.ndarray
+    """float32, shaped as `top_ids`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done since it was made, and what it holds now."""
+
+    passes: int
+    """Forward passes; in deterministic mode, rounds of them."""
+    tokens_read: int
+    """Tokens that went through the model, drafts and repetitions included."""
+    tokens_drawn: int
+    prefix_hits: int
+    """How often a sequence began with something that was in the prefix cache."""
+    prefix_tokens: int
+    """Tokens that were not read for that reason."""
+    preemptions: int
+    """How often a sequence lost its pages and had to read its text again."""
+    drafts_proposed: int
+    drafts_accepted: int
+    running: int
+    waiting: int
+    pages_used: int
+    """Pages that hold something, the prefix cache's included."""
+    pages_free: int
+    pages_reclaimable: int
+    """Pages that are free, or that only the prefix cache holds."""
+    snapshots: int
+    """States that the prefix cache keeps."""
+
+
 class Handle(Protocol):
     """A request under way. Iterate it for its deltas, or await its result; both may be done."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from zaya import __version__
 from zaya.core.rng import derive_seed
 from zaya.engine.reply import CLOSING
-from zaya.engine.types import Completion, Delta, FinishReason, Request
+from zaya.engine.types import Completion, Delta, FinishReason, Request, Scores
 from zaya.serve.auth import charge
 from zaya.serve.errors import ApiError
 from zaya.serve.http import EventStream, json_response, read_body, unless_gone
@@ -30,9 +30,6 @@ from zaya.serve.protocol.completions import CompletionBody
 from zaya.serve.protocol.reading import read_json
 from zaya.serve.served import Served, Work
 from zaya.serve.telling import Tops, completion_logprobs, new_id, spelled, stop_reason, usage, usage_of
-
-if TYPE_CHECKING:
-    from zaya.engine.scoring import Scores
 
 _FINISHED = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CANCELLED: "abort"}
 

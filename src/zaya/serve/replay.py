@@ -64,6 +64,8 @@ class Track:
 
 def _cut(delta: Delta, skip: int, text: str, reasoning: str) -> Delta:
     if skip == 0:
+        if len(text) == len(delta.text) and len(reasoning) == len(delta.reasoning):
+            return delta  # as nearly all are
         return replace(delta, text=text, reasoning=reasoning)
     return replace(
         delta,

@@ -1,12 +1,15 @@
 """One replica: an engine in a process of its own, as the front of the server hears of it.
 
-    listen()  ─►  Hello, then every change of every request in one stream, and a sign of life each second
+    listen()  ─►  Hello, then every change of every request in one stream, and a sign of life twice a second
     begin(life, id, request), end(life, id), score(life, ids, top)
 
-One stream for all requests: a message costs a millisecond whatever is in it, so deltas that come at the same time
-share one. A front that listens begins a new life of the replica: what was asked in the one before is cancelled, and
-calls that name it are refused. All that travels is pickled here, so that arrays arrive as memory of the front's own.
-What keeps the process alive is for `serve.replicas`, what asks it is `serve.fleet`. Imports no torch.
+One stream for all requests: a message costs the same whatever is in it, so deltas of one step share one. First deltas
+and ends go at once. What lies between is told in pulses, all requests in the same step, so that the engine's thread has
+its interpreter for itself in between.
+
+A front that listens begins a new life of the replica: what was asked in the one before is cancelled, and calls that
+name it are refused. All that travels is pickled here, so that arrays arrive as memory of the front's own. The process
+is kept alive by `serve.apart` or `serve.replicas`, and asked by `serve.fleet`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,20 +18,23 @@ import asyncio
 import os
 import pickle
 import secrets
+import time
+import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zaya.engine.handle import RequestHandle
-from zaya.engine.types import Completion, Delta, Request
-from zaya.errors import ZayaError
+import numpy as np
+
+from zaya.engine.handle import RequestHandle, pause_after
+from zaya.engine.types import Completion, Delta, EngineStats, FinishReason, Request
 from zaya.serve.log import places
 
 if TYPE_CHECKING:
-    from zaya.engine.engine import Engine, EngineStats
+    from zaya.engine.engine import Engine
 
-PULSE_S = 1.0
+PULSE_S = 0.5
 """Between two signs of life."""
 
 
@@ -41,7 +47,7 @@ class Hello:
     process: int
     """Its id."""
     context: int | None
-    error: ZayaError | None
+    error: Exception | None
     """Why there is no engine, and never will be."""
 
 
@@ -51,6 +57,29 @@ class Told:
 
     id: int
     delta: Delta
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Most of what travels is this, and a dataclass and an array with it take ten times as long as what they
+        hold."""
+        delta = self.delta
+        logprobs = None if delta.logprobs is None else delta.logprobs.tobytes()
+        return _told, (
+            self.id, delta.index, delta.ids, delta.text, delta.reasoning, logprobs, delta.top_ids, delta.top_logprobs,
+            delta.finish_reason, delta.stop_reason,
+        )  # fmt: skip
+
+
+def _told(
+    id: int, index: int, ids: tuple[int, ...], text: str, reasoning: str, logprobs: bytes | None,
+    top_ids: np.ndarray | None, top_logprobs: np.ndarray | None, finish_reason: FinishReason | None,
+    stop_reason: int | str | None,
+) -> Told:  # fmt: skip
+    delta = Delta(
+        index=index, ids=ids, text=text, reasoning=reasoning,
+        logprobs=None if logprobs is None else np.frombuffer(logprobs, np.float32),
+        top_ids=top_ids, top_logprobs=top_logprobs, finish_reason=finish_reason, stop_reason=stop_reason,
+    )  # fmt: skip
+    return Told(id, delta)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,37 +154,92 @@ class Replica:
     """An engine, and who listens to it. All its methods run in one event loop."""
 
     def __init__(self, open: Callable[[], Any]) -> None:
-        """`open` makes the completer, whose handles are `RequestHandle`s. What a user can cause is told to whoever
+        """`open` makes the completer, whose handles are `RequestHandle`s. What keeps it from that is told to whoever
         listens: a process that ends for it would be started again and again."""
         self._completer: Any = None
-        self._error: ZayaError | None = None
+        self._error: Exception | None = None
         try:
             self._completer = open()
-        except ZayaError as error:
-            self._error = error
+        except Exception as error:
+            self._error = _portable(error)
+            self._error.add_note("".join(traceback.format_exception(error)))  # for whoever is shown a traceback
+        self._has_steps = hasattr(self._completer, "after_step")
+        """What is told comes in steps, and is fetched behind them: in the midst of one it would come in two parts."""
+        if self._has_steps:
+            self._completer.after_step = self._wake
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._life = ""
         self._handles: dict[int, RequestHandle] = {}
-        self._following: set[asyncio.Task[None]] = set()
-        self._outbox: list[Event] = []
+        self._due: dict[int, None] = {}
+        """Requests of which there is something to tell, in the order in which it came."""
         self._news = asyncio.Event()
+        self._is_woken = False
+        self._is_due = False
+        """A sign of life."""
+        self._beat = 0
+        self._beat_ends = 0.0
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """Lists of events, pickled. There is one listener; another one takes its place."""
+        self._loop = asyncio.get_running_loop()
         life = self._life = secrets.token_hex(8)
         self._let_go()
         context = getattr(self._completer, "context", None)
         yield pickle.dumps([Hello(life, os.getpid(), context, self._error)])
         try:
+            self._sign(life)
             while self._life == life:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PULSE_S):
-                        await self._news.wait()
+                await self._news.wait()
                 self._news.clear()
-                events, self._outbox = self._outbox, []
-                yield pickle.dumps([*events, Pulse(getattr(self._completer, "stats", None))])
+                self._is_woken = False  # before it is fetched: what comes from now on wakes once more
+                ids, self._due = self._due, {}
+                events = [event for id in ids for event in self._new(id)]
+                if self._is_due or not self._handles:  # the last word on what is under way is right
+                    self._is_due = False
+                    events.append(Pulse(getattr(self._completer, "stats", None)))
+                yield pickle.dumps(events)
         finally:
             if self._life == life:
                 self._let_go()
+
+    def _wake(self) -> None:
+        """Have what is due fetched. Called by the thread that draws."""
+        if self._due and not self._is_woken and self._loop is not None:
+            self._is_woken = True
+            with suppress(RuntimeError):  # the loop was closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._news.set)
+
+    def _sign(self, life: str) -> None:
+        """Have a sign of life sent, now and then."""
+        if self._life == life and self._loop is not None:
+            self._is_due = True
+            self._news.set()
+            self._loop.call_later(PULSE_S, self._sign, life)
+
+    def _pulse(self) -> int:
+        """The number of the pulse, in which every request is told of once. Called by the thread that draws."""
+        now = time.monotonic()
+        if now >= self._beat_ends:
+            self._beat, self._beat_ends = self._beat + 1, now + pause_after(len(self._handles))
+        return self._beat
+
+    def _new(self, id: int) -> list[Event]:
+        """What has happened to a request since it was last asked for."""
+        handle = self._handles.get(id)
+        if handle is None:
+            return []
+        is_done = handle.is_done  # before its deltas are fetched: nothing comes behind the end
+        events: list[Event] = []
+        while (delta := handle.take()) is not None:
+            events.append(Told(id, delta))
+        if is_done:
+            del self._handles[id]
+            if handle.error is not None:
+                events.append(Failed(id, _portable(handle.error)))
+            else:
+                failures = {index: _portable(error) for index, error in handle.failures.items()}
+                events.append(Ended(id, dict(handle.completions), failures))
+        return events
 
     async def begin(self, life: str, id: int, request: Request) -> bytes:
         """Start on a request. None, pickled, or the exception that it ended in: Gone, UsageError."""
@@ -180,38 +264,28 @@ class Replica:
         if life != self._life:
             return Gone()
         try:
-            # in a thread, because a grammar may take long to compile
-            handle = await asyncio.to_thread(self._completer.submit, request)
+            if request.params.structure is None:
+                handle = self._completer.submit(request)
+            else:  # in a thread, because a grammar may take long to compile
+                handle = await asyncio.to_thread(self._completer.submit, request)
         except Exception as error:
             return _portable(error)
         if life != self._life:
             handle.cancel()
             return Gone()
         self._handles[id] = handle
-        task = asyncio.create_task(self._follow(id, handle))
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
+
+        def notice() -> None:
+            self._due[id] = None
+            if not self._has_steps:
+                self._wake()
+
+        handle.watch(notice, self._pulse)
         return None
-
-    async def _follow(self, id: int, handle: RequestHandle) -> None:
-        try:
-            async for delta in handle:
-                self._post(handle, Told(id, delta))
-            failures = {index: _portable(error) for index, error in handle.failures.items()}
-            self._post(handle, Ended(id, dict(handle.completions), failures))
-        except Exception as error:
-            self._post(handle, Failed(id, _portable(error)))
-        if self._handles.get(id) is handle:
-            del self._handles[id]
-
-    def _post(self, handle: RequestHandle, event: Told | Ended | Failed) -> None:
-        if self._handles.get(event.id) is handle:
-            self._outbox.append(event)
-            self._news.set()
 
     def _let_go(self) -> None:
         """Whoever asked for these has gone."""
-        handles, self._handles, self._outbox = [*self._handles.values()], {}, []
+        handles, self._handles = [*self._handles.values()], {}
         for handle in handles:
             handle.cancel()
 

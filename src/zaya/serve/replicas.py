@@ -24,13 +24,13 @@ from typing import Any
 
 from zaya.engine.types import Request
 from zaya.errors import UsageError
-from zaya.serve.fleet import Link
+from zaya.serve.lives import Link
 from zaya.serve.replica import EngineSpec, Replica
 
 _OBJECT_STORE_BYTES = 80 << 20
 """Ray's least is 75 MB. Messages larger than 100 kB go through it, one at a time."""
 _CHECK_PERIOD_S = 2.0
-"""How soon Ray Serve notices that a process is gone. Those who wait for it know at once (`serve.fleet`)."""
+"""How soon Ray Serve notices that a process is gone. Those who wait for it know at once (`serve.lives`)."""
 _CHECK_TIMEOUT_S = 10.0
 """One that lets three of them pass is ended, and started again."""
 _SPARE_CALLS = 64
@@ -105,7 +105,7 @@ def _stay_on_loopback() -> None:
 
 
 class _RayLink:
-    """The way to one replica (`serve.fleet.Link`)."""
+    """The way to one replica (`serve.lives.Link`)."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle

@@ -4,7 +4,7 @@
     2. requests under way have `drain_s` to end; what is left then is ended with an error that its client can read
     3. the engine is closed
 
-Ctrl-C a second time does not wait.
+Ctrl-C a second time does not wait. A server whose engine is gone for good stops as well.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # a second
             self._close_quiet()
+            if getattr(self._served.completer, "refused", None) is not None:  # nobody will ever answer again
+                self.should_exit = True
         return await super().on_tick(counter)
 
     def _close_quiet(self) -> None:

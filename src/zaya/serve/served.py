@@ -10,8 +10,9 @@ cancels what still runs, so that nobody computes for a client that has gone.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -117,8 +118,11 @@ class Served:
     async def submit(self, request: Request) -> Handle:
         """Hand a request to the completer. Who asked lets go of it in the end (`let_go`)."""
         begun = time.monotonic()
-        # in a thread, because a grammar may take long to compile; which goes on when its client goes
-        submitted = asyncio.get_running_loop().run_in_executor(None, self.completer.submit, request)
+        start: Callable[[Request], concurrent.futures.Future[Handle]] | None = getattr(self.completer, "start", None)
+        if start is not None:  # one in another process (`serve.fleet`)
+            submitted = asyncio.wrap_future(start(request))
+        else:  # in a thread, because a grammar may take long to compile; which goes on when its client goes
+            submitted = asyncio.get_running_loop().run_in_executor(None, self.completer.submit, request)
         try:
             handle = await asyncio.shield(submitted)
         except asyncio.CancelledError:

@@ -6,7 +6,6 @@ files, packed experts stay packed, experts stored one by one stay apart. Nothing
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from zaya.core.tensorfile import DTYPE_NAMES
 from zaya.errors import CheckpointError, UsageError
 from zaya.model.init import TensorSpec, tensor_table
 from zaya.model.layouts.checkpoint import Checkpoint, dense_pieces, open_checkpoint
+from zaya.model.layouts.directory import local_directory
 from zaya.model.layouts.faithful import balancing_bias_names, check_faithful
 from zaya.model.layouts.quantising import FORMATS, form_of, quantized
 from zaya.model.layouts.writing import MAX_SHARD_BYTES, Progress, check_layout, write_checkpoint
@@ -162,23 +162,3 @@ def save(
         max_shard_bytes=max_shard_bytes,
         overwrite=overwrite,
     )
-
-
-def local_directory(path: str | Path) -> Path:
-    """The directory itself, or where the hub's copy of "org/name" lies after a download."""
-    if Path(path).exists() or not isinstance(path, str) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
-        return Path(path)
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise CheckpointError(
-            f"there is no {path}, and fetching it as a hub id needs the extra 'hub'",
-            hint="pip install 'openzaya[hub]'",
-        ) from error
-    try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"there is no {path} here, and it could not be fetched from the hub: {str(error).splitlines()[0]}",
-            hint="check the name and the network, or give a directory",
-        ) from error
