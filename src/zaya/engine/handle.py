@@ -129,9 +129,6 @@ class RequestHandle:
         """Who waits for the end."""
         self._readers: list[_Reader] = []
         self._watcher: Callable[[], None] | None = None
-        self._beat: Callable[[], int] | None = None
-        self._beats: dict[int, int] = {}
-        """In which each completion was told of last."""
 
     @property
     def is_done(self) -> bool:
@@ -177,20 +174,14 @@ class RequestHandle:
             self._seen.add(index)
             return _joined(self._deltas.pop(index))
 
-    def watch(self, watcher: Callable[[], None], beat: Callable[[], int]) -> None:
-        """In place of readers, for one that fetches the deltas of many handles: have it told whenever there is
-        something to `take`, or the end, by the thread that brings it. `beat` counts pulses; between a first delta and
-        the end one in each is enough (`can_wait`)."""
-        self._watcher, self._beat = watcher, beat
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """In place of readers, for one that fetches the deltas of many handles: have it called whenever there is
+        something to `take`, or the end, by the thread that brings it."""
+        self._watcher = watcher
         if self._deltas or self.is_done:  # it came before
             watcher()
 
     # ----- for the engine
-
-    def can_wait(self, index: int) -> bool:
-        """Whether what there is of a completion may as well be told together with what follows: to tell each token by
-        itself takes an engine a tenth of its time."""
-        return self._beat is not None and self._beats.get(index) == self._beat()
 
     def tell(self, delta: Delta, *, again: int = 0) -> None:
         """There is more of a completion. `again` of its ids were told before, and taken back."""
@@ -209,8 +200,7 @@ class RequestHandle:
                 elif not reader.is_due:
                     reader.is_due = True
                     (reader.pulse if self._bell is None else self._bell).add(reader.future)
-        if self._watcher is not None and self._beat is not None:
-            self._beats[delta.index] = self._beat()
+        if self._watcher is not None:
             self._watcher()
 
     def take_back(self, index: int) -> bool:

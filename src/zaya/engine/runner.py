@@ -46,6 +46,8 @@ class Generation(Track):
     """Where its drafts come from."""
     told: int = 0
     """Tokens that went out in deltas."""
+    pulse: int = -1
+    """In which they did last (`Engine.pace`)."""
     error: ZayaError | None = None
     """Why nothing more could be drawn."""
 

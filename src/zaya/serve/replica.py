@@ -4,8 +4,8 @@
     begin(life, id, request), end(life, id), score(life, ids, top)
 
 One stream for all requests: a message costs the same whatever is in it, so deltas of one step share one. First deltas
-and ends go at once. What lies between is told in pulses, all requests in the same step, so that the engine's thread has
-its interpreter for itself in between.
+and ends go at once. What lies between is told in pulses, all requests in the same step. Whoever is in the same process
+may listen without an event loop (`begin_life`, `fetch`), and so have it all done by the thread that draws.
 
 A front that listens begins a new life of the replica: what was asked in the one before is cancelled, and calls that
 name it are refused. All that travels is pickled here, so that arrays arrive as memory of the front's own. The process
@@ -20,6 +20,7 @@ import pickle
 import secrets
 import time
 import traceback
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ class EngineSpec:
 
 
 class Replica:
-    """An engine, and who listens to it. All its methods run in one event loop."""
+    """An engine, and who listens to it."""
 
     def __init__(self, open: Callable[[], Any]) -> None:
         """`open` makes the completer, whose handles are `RequestHandle`s. What keeps it from that is told to whoever
@@ -166,62 +167,78 @@ class Replica:
         self._has_steps = hasattr(self._completer, "after_step")
         """What is told comes in steps, and is fetched behind them: in the midst of one it would come in two parts."""
         if self._has_steps:
-            self._completer.after_step = self._wake
-        self._loop: asyncio.AbstractEventLoop | None = None
+            self._completer.after_step, self._completer.pace = self._say, self._pulse
         self._life = ""
+        self._on_news: Callable[[], None] = lambda: None
         self._handles: dict[int, RequestHandle] = {}
-        self._due: dict[int, None] = {}
-        """Requests of which there is something to tell, in the order in which it came."""
-        self._news = asyncio.Event()
-        self._is_woken = False
-        self._is_due = False
-        """A sign of life."""
-        self._beat = 0
-        self._beat_ends = 0.0
+        self._due: deque[int] = deque()
+        """Requests of which there may be something to tell, in the order in which it came."""
+        self._sign_at = 0.0
+        """When the next sign of life is due."""
+        self._pulses = 0
+        self._pulse_ends = 0.0
+
+    # ----- for whoever listens
+
+    def begin_life(self, on_news: Callable[[], None]) -> tuple[str, bytes]:
+        """Somebody listens, in place of whoever did before, who gets nothing more. Returns what names this life, and
+        its Hello, pickled. `on_news` is called by the thread that draws, behind a step that has brought something."""
+        self._life = secrets.token_hex(8)
+        self._let_go()
+        self._on_news = on_news
+        context = getattr(self._completer, "context", None)
+        return self._life, pickle.dumps([Hello(self._life, os.getpid(), context, self._error)])
+
+    def end_life(self, life: str) -> None:
+        """Nobody listens any more."""
+        if self._life == life:
+            self._let_go()
+
+    def fetch(self) -> bytes | None:
+        """A list of what has happened since it was last asked, pickled; None where that is nothing. For one thread at a
+        time, which asks at least every `PULSE_S`: a sign of life is among it as often."""
+        events: list[Event] = []
+        while self._due:
+            events += self._new(self._due.popleft())
+        now = time.monotonic()
+        if now >= self._sign_at or (events and not self._handles):  # the last word on what is under way is right
+            self._sign_at = now + PULSE_S
+            events.append(Pulse(getattr(self._completer, "stats", None)))
+        return pickle.dumps(events) if events else None
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Lists of events, pickled. There is one listener; another one takes its place."""
-        self._loop = asyncio.get_running_loop()
-        life = self._life = secrets.token_hex(8)
-        self._let_go()
-        context = getattr(self._completer, "context", None)
-        yield pickle.dumps([Hello(life, os.getpid(), context, self._error)])
-        try:
-            self._sign(life)
-            while self._life == life:
-                await self._news.wait()
-                self._news.clear()
-                self._is_woken = False  # before it is fetched: what comes from now on wakes once more
-                ids, self._due = self._due, {}
-                events = [event for id in ids for event in self._new(id)]
-                if self._is_due or not self._handles:  # the last word on what is under way is right
-                    self._is_due = False
-                    events.append(Pulse(getattr(self._completer, "stats", None)))
-                yield pickle.dumps(events)
-        finally:
-            if self._life == life:
-                self._let_go()
+        """A life, as a stream of what is fetched. There is one listener; another one takes its place."""
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
 
-    def _wake(self) -> None:
-        """Have what is due fetched. Called by the thread that draws."""
-        if self._due and not self._is_woken and self._loop is not None:
-            self._is_woken = True
+        def wake() -> None:
             with suppress(RuntimeError):  # the loop was closed: nobody listens any more
-                self._loop.call_soon_threadsafe(self._news.set)
+                loop.call_soon_threadsafe(news.set)
 
-    def _sign(self, life: str) -> None:
-        """Have a sign of life sent, now and then."""
-        if self._life == life and self._loop is not None:
-            self._is_due = True
-            self._news.set()
-            self._loop.call_later(PULSE_S, self._sign, life)
+        life, hello = self.begin_life(wake)
+        yield hello
+        try:
+            while self._life == life:
+                if (data := self.fetch()) is not None:
+                    yield data
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), PULSE_S)
+                news.clear()
+        finally:
+            self.end_life(life)
+
+    # ----- what happens
+
+    def _say(self) -> None:
+        """Have what is due fetched. Called by the thread that draws."""
+        if self._due:
+            self._on_news()
 
     def _pulse(self) -> int:
-        """The number of the pulse, in which every request is told of once. Called by the thread that draws."""
+        """The number of the pulse, in which every completion is told of once. Called by the thread that draws."""
         now = time.monotonic()
-        if now >= self._beat_ends:
-            self._beat, self._beat_ends = self._beat + 1, now + pause_after(len(self._handles))
-        return self._beat
+        if now >= self._pulse_ends:
+            self._pulses, self._pulse_ends = self._pulses + 1, now + pause_after(len(self._handles))
+        return self._pulses
 
     def _new(self, id: int) -> list[Event]:
         """What has happened to a request since it was last asked for."""
@@ -240,6 +257,8 @@ class Replica:
                 failures = {index: _portable(error) for index, error in handle.failures.items()}
                 events.append(Ended(id, dict(handle.completions), failures))
         return events
+
+    # ----- calls, all in one event loop
 
     async def begin(self, life: str, id: int, request: Request) -> bytes:
         """Start on a request. None, pickled, or the exception that it ended in: Gone, UsageError."""
@@ -276,16 +295,19 @@ class Replica:
         self._handles[id] = handle
 
         def notice() -> None:
-            self._due[id] = None
+            self._due.append(id)
             if not self._has_steps:
-                self._wake()
+                self._on_news()
 
-        handle.watch(notice, self._pulse)
+        handle.watch(notice)
+        self._say()  # what came before, if no step comes behind it
         return None
 
     def _let_go(self) -> None:
         """Whoever asked for these has gone."""
         handles, self._handles = [*self._handles.values()], {}
+        self._due.clear()
+        self._sign_at = 0.0
         for handle in handles:
             handle.cancel()
 
