@@ -14,7 +14,7 @@
 9. What cannot be answered is refused before anything is computed, with the numbers; a call that breaks off leaves the
    engine usable; nothing of weights outlives their version, or a change while nobody is under way.
 10. Who submits gets the same, in pieces that join to the whole, from any thread or loop, while others are answered;
-    who cancels gets what there is; who streams and stops listening ends it.
+    who cancels gets what there is; who streams and stops listening ends it. Pieces are as far apart as `pace` says.
 11. One request's trouble is its own.
 12. New weights work from the next step on, and are written down beside every id they drew.
 13. The pool's size is computed, bounded and explained.
@@ -608,6 +608,19 @@ def test_closing_cancels() -> None:
         handle = engine.submit(Request(prompt_ids=[4, 5], params=SamplingParams(max_tokens=100_000)))
     assert handle.is_done
     assert handle.completed()[0].finish_reason is FinishReason.CANCELLED
+
+
+def test_how_often_a_completion_is_told_of() -> None:
+    with make_engine() as engine:
+        engine.stop_ids = frozenset()
+        params = SamplingParams(max_tokens=8)
+        assert [delta.index for delta in engine.stream([4, 5], params, n=2)] == [0, 1] * 8
+        engine.pace = iter([7, 7, 7, 8, 8, 8, 8, 8]).__next__  # once a step
+        deltas = [*engine.stream([4, 5], params, n=2)]
+        engine.pace = None
+        (whole,) = engine.generate([[4, 5]], params)
+    assert [(delta.index, len(delta.ids)) for delta in deltas] == [(0, 1), (1, 1), (0, 3), (1, 3), (0, 4), (1, 4)]
+    assert sum((delta.ids for delta in deltas if delta.index == 0), ()) == whole.ids
 
 
 def test_deltas_that_nobody_fetched_are_joined() -> None:

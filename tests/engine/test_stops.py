@@ -104,6 +104,19 @@ def test_how_tokens_cut_the_text_changes_nothing(ids: list[int], stop: list[str]
     assert stream(ids, stop, prompt)[:3] == stream(apart, stop, prompt)[:3]
 
 
+@given(st.lists(ids_of_a_text, max_size=4), st.sampled_from([OPEN, SHUT]))
+def test_many_at_once_are_one_after_another(parts: list[list[int]], prompt: tuple[int, ...]) -> None:
+    singly, together = (TextStream(TOKENIZER, in_thinking=prompt == OPEN) for _ in range(2))
+    for ids in parts:
+        for id in ids:
+            singly.push(id)
+        together.push_all(ids)
+        assert together.take() == singly.take()
+    singly.finish()
+    together.finish()
+    assert together.take() == singly.take()
+
+
 def given_out(sampled: str, stop: list[str], prompt: tuple[int, ...] = SHUT) -> list[str]:
     """What each byte or tag of a text decides, of reasoning and answer together; at last, what its end decides."""
     plain: Tokenizer = byte_tokenizer()

@@ -43,6 +43,15 @@ def mistaken() -> Engine:
     raise ArithmeticError("a mistake of ours")
 
 
+def dying_now_and_then(counter: Path) -> Engine:
+    """Opened by every third process."""
+    with counter.open("a") as file:
+        file.write("x")
+    if counter.stat().st_size % 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return engine()
+
+
 def dying(counter: Path) -> Engine:
     """Leaves a mark each time."""
     with counter.open("a") as file:

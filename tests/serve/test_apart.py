@@ -2,7 +2,8 @@
 
 1. It gives what an engine of this process gives: ids, texts, log-probabilities, structures, several completions,
    scores. What it refuses it refuses in the same words.
-2. However the engine joins what it tells, a stream has all of it, once.
+2. However the engine joins what it tells, a stream has all of it, once. The engine waits for no front that does not
+   read, and keeps the rest for it in few pieces.
 3. A client that goes ends its request within a step, streamed or not.
 4. Killed, it is started again. Until then requests are a 503 and /ready says so; what was under way ends in a 502.
 5. What keeps an engine from being opened arrives as it was raised, one of ours with the places. A process that dies
@@ -19,6 +20,7 @@ import asyncio
 import errno
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -41,8 +43,9 @@ from tests.serve.fakes import Running, Typist, eventually, running
 from zaya.engine.engine import Engine
 from zaya.engine.types import Delta, Request, SamplingParams, Structure
 from zaya.errors import CheckpointError, UsageError, ZayaError
-from zaya.serve.apart import MOST_STARTS, ProcessLink
+from zaya.serve.apart import HEAD, MOST_STARTS, NEWS, ProcessLink, _started, frame
 from zaya.serve.fleet import ReplicaCompleter
+from zaya.serve.replica import PULSE_S, Ended, Told
 from zaya.text import byte_tokenizer
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
@@ -102,6 +105,17 @@ def test_what_an_engine_here_gives(alone: Engine, apart: ReplicaCompleter) -> No
     assert apart.context == alone.context
 
 
+def test_what_it_says_of_itself(apart: ReplicaCompleter) -> None:
+    """Is right as soon as nothing is under way."""
+    apart.complete([Request(prompt_ids=[1], params=SamplingParams(max_tokens=2))])
+    before = apart.stats
+    apart.complete([Request(prompt_ids=[1, 5], params=SamplingParams(max_tokens=9, ignore_eos=True))] * 3)
+    after = apart.stats
+    assert before is not None
+    assert after is not None
+    assert (after.tokens_drawn - before.tokens_drawn, after.running) == (27, 0)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -118,6 +132,16 @@ def test_what_it_refuses(alone: Engine, apart: ReplicaCompleter, bad: Request) -
     assert said[0] == said[1]
     with pytest.raises(UsageError, match="ids that are not from"):
         apart.score([100_000])
+
+
+def test_nothing_waits_for_a_sign_of_life(apart: ReplicaCompleter) -> None:
+    begun = time.monotonic()
+    for seed in range(20):
+        apart.score([1, 5])
+        apart.complete([Request(prompt_ids=[1, 5], params=SamplingParams(max_tokens=1), seed=seed)])
+        with pytest.raises(UsageError):
+            apart.submit(Request(prompt_ids=[100_000]))
+    assert time.monotonic() - begun < 10 * PULSE_S, "each of them would have waited for one"
 
 
 # ----- 2
@@ -145,6 +169,52 @@ def test_a_stream_has_all_of_it(apart: ReplicaCompleter) -> None:
                 np.testing.assert_array_equal(told, getattr(completion, name))
             assert [delta.finish_reason for delta in own if delta.finish_reason] == [completion.finish_reason]
             assert len(own) < len(completion.ids)
+
+
+def is_idle(process: psutil.Process) -> bool:
+    before = process.cpu_times().user
+    time.sleep(0.3)
+    return process.cpu_times().user - before < 0.05
+
+
+def test_a_front_that_does_not_read() -> None:
+    """Nobody waits for it, and it misses nothing."""
+    here, there = socket.socketpair()
+    with there:
+        process = _started(there)
+    params = SamplingParams(max_tokens=3000, top_logprobs=20, ignore_eos=True)
+    with here, here.makefile("rb") as file:
+
+        def next_events() -> tuple[int, Any]:
+            number, length = HEAD.unpack(file.read(HEAD.size))
+            return number, pickle.loads(file.read(length))
+
+        here.sendall(frame(NEWS, pickle.dumps(opened.engine)))
+        _, [hello] = next_events()
+        for id, seed in enumerate((1, 2)):
+            request = Request(prompt_ids=[1, 60], params=params, n=3, seed=seed)
+            here.sendall(frame(1 + id, pickle.dumps(("begin", hello.life, id, request))))
+        assert eventually(lambda: is_idle(psutil.Process(process.pid)), 60)
+        told: dict[tuple[int, int], list[int]] = {}
+        ends: dict[int, Any] = {}
+        answered, pieces = [], 0
+        while len(ends) < 2 or len(answered) < 2:
+            number, events = next_events()
+            if number != NEWS:
+                answered.append((number, events))
+                continue
+            for event in events:
+                if isinstance(event, Told):
+                    told.setdefault((event.id, event.delta.index), []).extend(event.delta.ids)
+                    pieces += 1
+                elif isinstance(event, Ended):
+                    ends[event.id] = event.completions
+    assert sorted(answered) == [(1, None), (2, None)]
+    for (id, index), ids in told.items():
+        assert tuple(ids) == ends[id][index].ids
+    assert len(told) == 6
+    assert pieces < 400, "what it had no time for came together"
+    assert process.wait(10) == 0
 
 
 # ----- 3
@@ -204,6 +274,16 @@ def test_it_is_killed(apart: ReplicaCompleter, server: Running, stream: bool) ->
     assert apart.stats is not None
     assert drawn is not None
     assert apart.stats.tokens_drawn > drawn.tokens_drawn, "what it had done before stays"
+
+
+def test_dying_now_and_then(tmp_path: Path) -> None:
+    """Those that died before it was there once are not counted again."""
+    others = workers()
+    with ReplicaCompleter([ProcessLink(partial(opened.dying_now_and_then, tmp_path / "starts"))]) as completer:
+        completer.wait()
+        [worker] = [each for each in workers() if each not in others]
+        worker.kill()
+        assert eventually(lambda: (tmp_path / "starts").stat().st_size == 6 and completer.is_ready, 30)
 
 
 # ----- 5
@@ -307,6 +387,7 @@ def served() -> Iterator[tuple[subprocess.Popen[str], Running]]:
 def test_the_process() -> None:
     with served() as (process, server):
         [worker] = workers(process.pid)
+        assert os.getsid(worker.pid) == worker.pid, "a signal to the terminal's group would reach it while it starts"
         assert not any("torch" in each.path for each in psutil.Process(process.pid).memory_maps())
         body = {"prompt": "x", "max_tokens": 500, "ignore_eos": True, "echo": True, "logprobs": 1}
         found: list[Any] = []

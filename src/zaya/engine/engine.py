@@ -35,7 +35,7 @@ from zaya.engine.runner import Generation, Runner, propose
 from zaya.engine.sampler import Drawn, Sampler
 from zaya.engine.scheduler import Prompt, Scheduler
 from zaya.engine.scoring import joined, score_chunks
-from zaya.engine.split import split
+from zaya.engine.split import split_ids
 from zaya.engine.structured import GrammarConstraint, Grammars
 from zaya.engine.types import (
     Completion,
@@ -537,7 +537,7 @@ class Engine:
         reasoning, text = state.texts()
         reasoning_ids, is_closed = (), True
         if self.tokenizer is not None:
-            reasoning_ids, is_closed, _, _ = split(self.tokenizer, prompt_ids, ids)
+            reasoning_ids, is_closed, _ = split_ids(self.tokenizer, prompt_ids, ids)
         assert state.finish_reason is not None
         routes = None
         if generation.routes is not None:

@@ -22,9 +22,9 @@ import numpy as np
 
 from zaya.engine.types import Completion, Delta
 
-LEAST_PAUSE_S = 0.01
-"""Between two pulses: less than anybody sees, and more than a token of the micro model takes."""
-PAUSE_PER_READER_S = 0.0004
+LEAST_PAUSE_S = 0.016
+"""Between two pulses: a frame of a screen."""
+PAUSE_PER_READER_S = 0.0005
 """Where that is longer, for each reader that was woken: a piece takes a server about 0.05 ms, so it spends an eighth of
 its time on pieces at most."""
 

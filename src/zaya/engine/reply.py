@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from zaya.engine.split import split, stop_ids
+from zaya.engine.split import split_ids, stop_ids
 from zaya.engine.stops import Part, TextStream
 from zaya.engine.transport import ServerError
 from zaya.engine.types import Completion, FinishReason, Request, SamplingParams
@@ -106,7 +106,7 @@ class Reply:
         pieces = reasoning_pieces = None
         if is_exact and self._tokenizer is not None:
             _check_tokenizer(self._tokenizer, ids, reasoning + text)
-            reasoning_ids, is_closed, _, _ = split(self._tokenizer, prompt_ids, ids)
+            reasoning_ids, is_closed, _ = split_ids(self._tokenizer, prompt_ids, ids)
             reasoning, text = texts(self._tokenizer, prompt_ids, ids, self.request.params)
             if (
                 reason is FinishReason.STOP

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zaya.engine.handle import RequestHandle
-from zaya.engine.split import split
+from zaya.engine.split import split, split_ids
 from zaya.engine.types import Completion, Delta, FinishReason, OnProgress, Request
 from zaya.text import Tokenizer, opens_thinking, render, tags
 
@@ -95,7 +95,7 @@ class ScriptedCompleter:
     def _closed(self, request: Request, index: int, prompt_ids: Sequence[int], ids: tuple[int, ...]) -> tuple[int, ...]:
         """The ids, their reasoning closed where it exceeds the budget: then the script is asked for what follows."""
         budget = request.params.think_budget
-        reasoning_ids, *_ = split(self.tokenizer, prompt_ids, ids)
+        reasoning_ids, *_ = split_ids(self.tokenizer, prompt_ids, ids)
         if budget is None or len(reasoning_ids) < budget or not opens_thinking(self.tokenizer, prompt_ids):
             return ids
         closing = self.tokenizer.encode(f"\n{tags.THINK_CLOSE}\n\n", bos=False)

@@ -20,20 +20,27 @@ def split(
     frames; newlines around the reasoning and before the answer belong to the form. Tags of tool calls stay: the
     answer is what a `Parser` reads.
     """
-    close = tokenizer.tags.think_close
-    body = tuple(ids)
-    while body and body[-1] in stop_ids(tokenizer):
-        body = body[:-1]
-    if not opens_thinking(tokenizer, prompt_ids):
-        return (), True, "", _text(tokenizer, body).lstrip("\n")
-    at = body.index(close) if close in body else len(body)
-    reasoning, answer = body[:at], body[at + 1 :]
+    reasoning, is_closed, answer = split_ids(tokenizer, prompt_ids, ids)
     return (
         reasoning,
-        at < len(body),
+        is_closed,
         _text(tokenizer, reasoning).strip("\n"),
         _text(tokenizer, answer).lstrip("\n"),
     )
+
+
+def split_ids(
+    tokenizer: Tokenizer, prompt_ids: Sequence[int], ids: Sequence[int]
+) -> tuple[tuple[int, ...], bool, tuple[int, ...]]:
+    """(reasoning_ids, is_closed, answer_ids) of what was sampled after a prompt, without what ends the turn."""
+    close = tokenizer.tags.think_close
+    body, stops = tuple(ids), stop_ids(tokenizer)
+    while body and body[-1] in stops:
+        body = body[:-1]
+    if not opens_thinking(tokenizer, prompt_ids):
+        return (), True, body
+    at = body.index(close) if close in body else len(body)
+    return body[:at], at < len(body), body[at + 1 :]
 
 
 def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:

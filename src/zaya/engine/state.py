@@ -133,7 +133,11 @@ class SequenceState:
             in_thinking = opens_thinking(self._tokenizer, self.prompt_ids)
             self._text = TextStream(self._tokenizer, in_thinking=in_thinking, stop=self.params.stop)
         is_ended_by_id = isinstance(self.stop_reason, int)
-        for id in self.ids[self._num_read : len(self.ids) - is_ended_by_id]:
+        ids = self.ids[self._num_read : len(self.ids) - is_ended_by_id]
+        if not self.params.stop:
+            self._text.push_all(ids)
+            ids = []
+        for id in ids:
             stop = self._text.push(id, may_stop=may_stop)
             if stop is not None:
                 self.finish_reason, self.stop_reason = FinishReason.STOP, stop

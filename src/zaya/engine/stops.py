@@ -58,6 +58,19 @@ class TextStream:
             return self._part.push(self._tokenizer.token_bytes(id), may_stop)
         return None
 
+    def push_all(self, ids: Sequence[int]) -> None:
+        """Add tokens of a text without stop strings."""
+        close, control, data = self._tokenizer.tags.think_close, self._tokenizer.control_ids, []
+        for id in ids:
+            if id == close and self._part is self._reasoning:
+                self._part.push(b"".join(data))
+                data = []
+                self._part.finish()
+                self._part = self._answer
+            elif id not in control or id in self._calls:
+                data.append(self._tokenizer.token_bytes(id))
+        self._part.push(b"".join(data))
+
     def finish(self) -> None:
         """Nothing comes any more, so what was waiting is decided. Does nothing the second time."""
         self._part.finish()

@@ -203,7 +203,7 @@ class Replica:
         now = time.monotonic()
         if now >= self._sign_at or (events and not self._handles):  # the last word on what is under way is right
             self._sign_at = now + PULSE_S
-            events.append(Pulse(getattr(self._completer, "stats", None)))
+            events.insert(0, Pulse(getattr(self._completer, "stats", None)))
         return pickle.dumps(events) if events else None
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
@@ -225,6 +225,13 @@ class Replica:
                 news.clear()
         finally:
             self.end_life(life)
+
+    def will_say(self, id: int) -> bool:
+        """Whether a step is to come for a request. `on_news` is called behind the next one, whatever it brings."""
+        if not self._has_steps or (handle := self._handles.get(id)) is None or handle.is_done:
+            return False
+        self._due.append(id)
+        return True
 
     # ----- what happens
 
@@ -300,7 +307,6 @@ class Replica:
                 self._on_news()
 
         handle.watch(notice)
-        self._say()  # what came before, if no step comes behind it
         return None
 
     def _let_go(self) -> None:

@@ -46,7 +46,11 @@ def _exactly(file: socket.SocketIO, length: int) -> bytes:
 def _watch(front: socket.socket) -> None:
     """Until the first call, which comes when there is an engine."""
     with front:
-        if not front.recv(1, socket.MSG_PEEK):
+        try:
+            is_there = bool(front.recv(1, socket.MSG_PEEK))
+        except ConnectionError:
+            is_there = False
+        if not is_there:
             os._exit(0)
 
 
@@ -67,7 +71,9 @@ async def _answer(replica: Replica, way_back: _WayBack, number: int, data: bytes
     name, *arguments = pickle.loads(data)
     answer = await getattr(replica, name)(*arguments)
     if answer is not None:
-        way_back.send(frame(number, answer))
+        way_back.add(frame(number, answer))
+        if name != "begin" or not replica.will_say(arguments[1]):
+            way_back.tell()
 
 
 class _WayBack:
@@ -79,9 +85,11 @@ class _WayBack:
         self._loop = loop
         self._replica = replica
         self._lock = threading.RLock()
-        self._rest = bytearray()
-        """What the front has had no time for."""
-        self.send(frame(NEWS, replica.begin_life(self.tell)[1]))
+        self._unsent = bytearray()
+        """Frames that go next."""
+        self._is_full = False
+        """The front has had no time for what there was."""
+        self.add(frame(NEWS, replica.begin_life(self.tell)[1]))
 
     async def keep_telling(self) -> None:
         """Signs of life, and what came without a step."""
@@ -89,34 +97,37 @@ class _WayBack:
             self.tell()
             await asyncio.sleep(PULSE_S)
 
-    def tell(self) -> None:
-        """What has happened. Where the front has no time it happens to be told later, in longer pieces."""
+    def add(self, data: bytes) -> None:
+        """A frame that goes with the next news."""
         with self._lock:
-            if not self._rest and (data := self._replica.fetch()) is not None:
-                self.send(frame(NEWS, data))
+            self._unsent += data
 
-    def send(self, data: bytes) -> None:
-        """Without waiting: the rest goes when there is room."""
+    def tell(self) -> None:
+        """What has happened. Where the front has no time it is told later, in longer pieces; nobody waits for it."""
         with self._lock:
-            if self._rest:
-                self._rest += data
-            elif (sent := self._sent(data)) < len(data):
-                self._rest += memoryview(data)[sent:]
-                self._loop.call_soon_threadsafe(self._loop.add_writer, self._socket, self._go_on)
+            if self._is_full:
+                return
+            if (data := self._replica.fetch()) is not None:
+                self._unsent += frame(NEWS, data)
+            if self._unsent:
+                self._send()
+                if self._unsent:
+                    self._is_full = True
+                    self._loop.call_soon_threadsafe(self._loop.add_writer, self._socket, self._go_on)
 
     def _go_on(self) -> None:
         with self._lock:
-            del self._rest[: self._sent(self._rest)]
-            if not self._rest:
+            self._send()
+            if not self._unsent:
+                self._is_full = False
                 self._loop.remove_writer(self._socket)
                 self.tell()
 
-    def _sent(self, data: bytes | bytearray) -> int:
-        """How much of it."""
+    def _send(self) -> None:
         try:
-            return self._socket.send(data)
+            del self._unsent[: self._socket.send(self._unsent)]
         except BlockingIOError:
-            return 0
+            return
         except ConnectionError:
             os._exit(0)  # nobody is there any more
 
