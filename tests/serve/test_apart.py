@@ -45,7 +45,7 @@ from zaya.engine.types import Delta, Request, SamplingParams, Structure
 from zaya.errors import CheckpointError, UsageError, ZayaError
 from zaya.serve.apart import HEAD, MOST_STARTS, NEWS, ProcessLink, _started, frame
 from zaya.serve.fleet import ReplicaCompleter
-from zaya.serve.replica import PULSE_S, Ended, Told
+from zaya.serve.replica import PULSE_S, Ended, Told, unpack
 from zaya.text import byte_tokenizer
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
@@ -187,7 +187,8 @@ def test_a_front_that_does_not_read() -> None:
 
         def next_events() -> tuple[int, Any]:
             number, length = HEAD.unpack(file.read(HEAD.size))
-            return number, pickle.loads(file.read(length))
+            data = file.read(length)
+            return number, [*unpack(data)] if number == NEWS else pickle.loads(data)
 
         here.sendall(frame(NEWS, pickle.dumps(opened.engine)))
         _, [hello] = next_events()

@@ -507,12 +507,13 @@ class Engine:
             generation.told = len(generation.tokens)
             reasoning, text = state.take()
             top_ids, top_logprobs = _tops(new, state.params.top_logprobs)
+            ids, logprobs, *_ = zip(*new, strict=True) if new else ((), ())
             delta = Delta(
                 index=generation.index,
-                ids=tuple(token.id for token in new),
+                ids=ids,
                 text=text,
                 reasoning=reasoning,
-                logprobs=np.array([token.logprob for token in new], dtype=np.float32),
+                logprobs=np.array(logprobs, dtype=np.float32),
                 top_ids=top_ids,
                 top_logprobs=top_logprobs,
                 finish_reason=state.finish_reason,
@@ -539,6 +540,7 @@ class Engine:
         if self.tokenizer is not None:
             reasoning_ids, is_closed, _ = split_ids(self.tokenizer, prompt_ids, ids)
         assert state.finish_reason is not None
+        _, logprobs, behavior_logprobs, *_ = zip(*tokens, strict=True) if tokens else ((), (), ())
         routes = None
         if generation.routes is not None:
             c = self.model.config
@@ -553,8 +555,8 @@ class Engine:
             prompt_ids=prompt_ids,
             reasoning_ids=reasoning_ids,
             is_closed=is_closed,
-            logprobs=np.array([token.logprob for token in tokens], dtype=np.float32),
-            behavior_logprobs=np.array([token.behavior_logprob for token in tokens], dtype=np.float32),
+            logprobs=np.array(logprobs, dtype=np.float32),
+            behavior_logprobs=np.array(behavior_logprobs, dtype=np.float32),
             top_ids=top_ids,
             top_logprobs=top_logprobs,
             weight_versions=tuple(generation.weight_versions),

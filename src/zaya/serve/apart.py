@@ -27,7 +27,7 @@ from typing import Any
 
 from zaya.engine.types import Request
 from zaya.errors import ZayaError
-from zaya.serve.replica import Hello
+from zaya.serve.replica import Hello, pack
 
 NEWS = 0
 """The number of what is no answer."""
@@ -79,7 +79,7 @@ class ProcessLink:
             if not has_begun:
                 self._failed_starts += 1
                 if self._failed_starts == MOST_STARTS:
-                    yield pickle.dumps([Hello("", process.pid, None, _given_up(await _ended(process)))])
+                    yield pack([Hello("", process.pid, None, _given_up(await _ended(process)))])
         finally:
             self._writer = None
             writer.close()

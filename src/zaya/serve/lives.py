@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from zaya.engine.types import EngineStats, Request
 from zaya.serve.log import Write
-from zaya.serve.replica import Event, Hello, Pulse
+from zaya.serve.replica import Event, Hello, Pulse, unpack
 
 SILENCE_S = 30.0
 """A replica tells twice a second that it lives. A process without time to tell it for so long has none for tokens."""
@@ -132,14 +132,15 @@ class Lives:
             life, why = None, "its stream ended"
             try:
                 async with aclosing(self._links[replica].listen()) as news:
-                    [hello] = pickle.loads(await anext(news))
+                    [hello] = unpack(await anext(news))
+                    assert isinstance(hello, Hello)
                     if hello.error is not None:
                         self._refuse(replica, hello.error)
                         return
                     life = self._welcome(replica, hello)
                     while True:
                         data = await self._next(news)
-                        for event in pickle.loads(data):
+                        for event in unpack(data):
                             if isinstance(event, Pulse):
                                 life.stats = event.stats
                             else:

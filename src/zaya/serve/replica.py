@@ -21,15 +21,16 @@ import secrets
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zaya.engine.handle import RequestHandle, pause_after
-from zaya.engine.types import Completion, Delta, EngineStats, FinishReason, Request
+from zaya.engine.types import Completion, Delta, EngineStats, Request
 from zaya.serve.log import places
 
 if TYPE_CHECKING:
@@ -59,29 +60,6 @@ class Told:
     id: int
     delta: Delta
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Most of what travels is this, and a dataclass and an array with it take ten times as long as what they
-        hold."""
-        delta = self.delta
-        logprobs = None if delta.logprobs is None else delta.logprobs.tobytes()
-        return _told, (
-            self.id, delta.index, delta.ids, delta.text, delta.reasoning, logprobs, delta.top_ids, delta.top_logprobs,
-            delta.finish_reason, delta.stop_reason,
-        )  # fmt: skip
-
-
-def _told(
-    id: int, index: int, ids: tuple[int, ...], text: str, reasoning: str, logprobs: bytes | None,
-    top_ids: np.ndarray | None, top_logprobs: np.ndarray | None, finish_reason: FinishReason | None,
-    stop_reason: int | str | None,
-) -> Told:  # fmt: skip
-    delta = Delta(
-        index=index, ids=ids, text=text, reasoning=reasoning,
-        logprobs=None if logprobs is None else np.frombuffer(logprobs, np.float32),
-        top_ids=top_ids, top_logprobs=top_logprobs, finish_reason=finish_reason, stop_reason=stop_reason,
-    )  # fmt: skip
-    return Told(id, delta)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ended:
@@ -108,6 +86,41 @@ class Pulse:
 
 
 Event = Hello | Told | Ended | Failed | Pulse
+
+_DELTA = ("logprobs", *(field.name for field in fields(Delta) if field.name != "logprobs"))
+_COMPLETION = tuple(field.name for field in fields(Completion))
+_delta_row, _completion_row = attrgetter(*_DELTA), attrgetter(*_COMPLETION)
+
+
+def pack(events: Sequence[Event]) -> bytes:
+    """Events as they travel: deltas and completions as tuples of what they hold, because to take objects apart and to
+    put them together is most of the time otherwise."""
+    rows: list[Any] = []
+    for event in events:
+        if isinstance(event, Told):
+            logprobs, *rest = _delta_row(event.delta)
+            rows.append((event.id, None if logprobs is None else logprobs.tobytes(), rest))
+        elif isinstance(event, Ended):
+            ended = [(index, _completion_row(completion)) for index, completion in event.completions.items()]
+            rows.append((event.id, ended, event.failures))
+        else:
+            rows.append(event)
+    return pickle.dumps(rows)
+
+
+def unpack(data: bytes) -> Iterator[Event]:
+    """What `pack` was given."""
+    for row in pickle.loads(data):
+        match row:
+            case (id, bytes() | None as logprobs, rest):
+                known = None if logprobs is None else np.frombuffer(logprobs, np.float32)
+                held: dict[str, Any] = dict(zip(_DELTA, [known, *rest], strict=True))
+                yield Told(id, Delta(**held))
+            case (id, ended, failures):
+                completions = {index: Completion(**dict(zip(_COMPLETION, its, strict=True))) for index, its in ended}
+                yield Ended(id, completions, failures)
+            case event:
+                yield event
 
 
 class Gone(Exception):
@@ -182,12 +195,12 @@ class Replica:
 
     def begin_life(self, on_news: Callable[[], None]) -> tuple[str, bytes]:
         """Somebody listens, in place of whoever did before, who gets nothing more. Returns what names this life, and
-        its Hello, pickled. `on_news` is called by the thread that draws, behind a step that has brought something."""
+        its Hello, packed. `on_news` is called by the thread that draws, behind a step that has brought something."""
         self._life = secrets.token_hex(8)
         self._let_go()
         self._on_news = on_news
         context = getattr(self._completer, "context", None)
-        return self._life, pickle.dumps([Hello(self._life, os.getpid(), context, self._error)])
+        return self._life, pack([Hello(self._life, os.getpid(), context, self._error)])
 
     def end_life(self, life: str) -> None:
         """Nobody listens any more."""
@@ -195,7 +208,7 @@ class Replica:
             self._let_go()
 
     def fetch(self) -> bytes | None:
-        """A list of what has happened since it was last asked, pickled; None where that is nothing. For one thread at a
+        """What has happened since it was last asked, packed; None where that is nothing. For one thread at a
         time, which asks at least every `PULSE_S`: a sign of life is among it as often."""
         events: list[Event] = []
         while self._due:
@@ -204,7 +217,7 @@ class Replica:
         if now >= self._sign_at or (events and not self._handles):  # the last word on what is under way is right
             self._sign_at = now + PULSE_S
             events.insert(0, Pulse(getattr(self._completer, "stats", None)))
-        return pickle.dumps(events) if events else None
+        return pack(events) if events else None
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """A life, as a stream of what is fetched. There is one listener; another one takes its place."""
