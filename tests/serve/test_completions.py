@@ -3,7 +3,8 @@
 1. Text, ids, and lists of either are prompts; each prompt has `n` choices, in order, and draws from a stream of its
    own.
 2. A streamed answer and a whole one are the same.
-3. Where a prompt leaves the reasoning open, the text is reasoning, closing tag and answer, however it is cut.
+3. Where a prompt leaves the reasoning open, the text is reasoning, closing tag and answer, however it is cut. Where it
+   does not, such a tag is no text.
 4. Log-probabilities are those of the completer; the drawn token is always among the likeliest that are told.
 5. `echo` gives the prompt back, with the model's log-probabilities of it: what evaluations by likelihood read.
 6. Over the model in this package, ids, texts and log-probabilities are those of the engine in this process.
@@ -110,6 +111,15 @@ def test_reasoning_is_text(together: int) -> None:
         _, answer, _ = server.send(PATH, body)
         streamed = put_together(server.events(PATH, body))
     assert answer["choices"][0]["text"] == streamed[0]["text"] == said
+
+
+@pytest.mark.parametrize("together", [1, 4, 1000])
+def test_a_closing_tag_that_closes_nothing(together: int) -> None:
+    body = {"prompt": "hi", "max_tokens": 100}
+    with running(Typist(lambda *_: "It</think> is 4.", together=together)) as server:
+        _, answer, _ = server.send(PATH, body)
+        streamed = put_together(server.events(PATH, body))
+    assert answer["choices"][0]["text"] == streamed[0]["text"] == "It is 4."
 
 
 def test_log_probabilities(server: Running) -> None:

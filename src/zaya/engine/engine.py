@@ -157,6 +157,8 @@ class Engine:
             raise UsageError(f"pages must be at least 1: {pages}")
         self._pages, self._snapshots = pages, sizes.snapshots(pages)
         table, prefixes = self._empty_pool()
+        self._current_sampler: tuple[tuple[tuple[int, ...], frozenset[int]], Sampler] | None = None
+        """Made anew when somebody changes what it is made of."""
         self._memory = PagedCache(model.config, table, dtype=model.dtype, kv_dtype=kv_dtype, device=model.device)
         self._scheduler = Scheduler(
             table, prefixes, max_batch_tokens=max_batch_tokens, use_cache=prefix_cache,
@@ -426,8 +428,11 @@ class Engine:
         return self._grammars[1].constraint(structure, after_thinking=opens_thinking(self.tokenizer, prompt_ids))
 
     def _sampler(self) -> Sampler:
-        config = self.model.config
-        return Sampler(config.vocab_size, self.never, self.stop_ids, self.tokenizer, self.model.device)
+        key = self.never, self.stop_ids
+        if self._current_sampler is None or self._current_sampler[0] != key:
+            sampler = Sampler(self.model.config.vocab_size, *key, self.tokenizer, self.model.device)
+            self._current_sampler = key, sampler
+        return self._current_sampler[1]
 
     # ----- steps
 
@@ -501,7 +506,8 @@ class Engine:
         if generation.error is not None:
             self._fail(handle, generation.error)
             return
-        if handle.wants_deltas and (generation.is_over or generation.pulse != self._pulse):
+        is_over = generation.is_over
+        if handle.wants_deltas and (is_over or generation.pulse != self._pulse):
             generation.pulse = self._pulse
             new = generation.tokens[generation.told :]
             generation.told = len(generation.tokens)
@@ -520,7 +526,7 @@ class Engine:
                 stop_reason=state.stop_reason,
             )
             handle.tell(delta)
-        if generation.is_over:
+        if is_over:
             handle.complete(generation.index, self._completion(generation))
             if handle.is_done:
                 del self._live[handle]

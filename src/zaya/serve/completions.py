@@ -30,6 +30,7 @@ from zaya.serve.protocol.completions import CompletionBody
 from zaya.serve.protocol.reading import read_json
 from zaya.serve.served import Served, Work
 from zaya.serve.telling import Tops, completion_logprobs, new_id, spelled, stop_reason, usage, usage_of
+from zaya.text import opens_thinking
 
 _FINISHED = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CANCELLED: "abort"}
 
@@ -120,9 +121,10 @@ def _expected(raw: Raw) -> int:
 class RawText:
     """The text of one completion, put together of its reasoning and its answer."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, prompt_ids: Sequence[int]) -> None:
         self._close = served.tokenizer.tags.think_close
-        self._is_closed = False
+        self._is_closed = not opens_thinking(served.tokenizer, prompt_ids)
+        """A closing tag closes nothing there, and is no text."""
 
     def feed(self, ids: Sequence[int], reasoning: str, text: str) -> str:
         """More of it. `ids` are those of this piece."""
@@ -154,7 +156,7 @@ async def _answer(served: Served, raw: Raw, work: Work) -> dict[str, Any]:
                 choices.append(_choice(raw, number, index, echo.text, echo.logprobs, (), "length"))
                 continue
             completion = results[number][sibling]
-            text = RawText(served).feed(completion.ids, completion.reasoning, completion.text)
+            text = RawText(served, raw.prompts[number]).feed(completion.ids, completion.reasoning, completion.text)
             logprobs = None
             if body.logprobs is not None:
                 tops = (completion.top_ids, completion.top_logprobs)
@@ -182,7 +184,7 @@ def _usage(raw: Raw, results: Sequence[Sequence[Completion]]) -> dict[str, Any]:
 async def _chunks(served: Served, raw: Raw, work: Work) -> AsyncGenerator[dict[str, Any], None]:
     body, head = raw.body, _head(served)
     siblings = body.num_completions
-    texts = [RawText(served) for _ in range(_expected(raw))]
+    texts = [RawText(served, prompt) for prompt in raw.prompts for _ in range(siblings)]
     lengths = [0] * len(texts)
     generated, prompt_tokens = 0, sum(map(len, raw.prompts))
 
