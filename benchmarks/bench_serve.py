@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="of the soak (default: 300; with --fast 20)")
     parser.add_argument("--streams", type=int, help="of the soak (default: 200; with --fast 32)")
     parser.add_argument("--batch", type=int, nargs="+", help="streams of the overhead (default: 1 16 64 200)")
-    parser.add_argument("--rounds", type=int, help="of the overhead (default: 3, of the larger model 2; --fast 1)")
+    parser.add_argument("--rounds", type=int, help="of the overhead (default: 5, of the larger model 3; --fast 1)")
     parser.add_argument("--each", type=float, help="seconds of a measurement, about (default: 3; with --fast 1)")
     parser.add_argument("--large", metavar="DIR", help="a checkpoint beside the micro model (default: a random one)")
     parser.add_argument(
@@ -172,7 +172,7 @@ def main() -> None:
     options = ["--threads", str(args.threads)]
     batch = args.batch or ([1, 64] if fast else [1, 16, 64, 200])
     each = args.each or (1 if fast else 3)
-    rounds, large_rounds = (args.rounds or (1 if fast else count) for count in (3, 2))
+    rounds, large_rounds = (args.rounds or (1 if fast else count) for count in (5, 3))
     found: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(), "processors": os.cpu_count(),
         "memory": psutil.virtual_memory().total, "python": platform.python_version(), "torch": version("torch"),

@@ -411,7 +411,7 @@ def test_a_stream_that_cannot_go_on() -> None:
     dying, other = held("abcdefgh\n</think>\n\nyes"), held("abcdeXgh\n</think>\n\nno!", after=None)
     with fleet(dying, other) as (completer, links), running(completer) as server:
         thread, found = streamed(server, ASK)
-        assert eventually(lambda: "abcdef" in said(found)[0])
+        assert eventually(lambda: "abcdefgh" in said(found)[0])
         before = said(found)
         links[0].is_dead = True
         thread.join(10)
