@@ -25,8 +25,8 @@ from zaya.engine.types import Completion, Delta
 LEAST_PAUSE_S = 0.016
 """Between two pulses: a frame of a screen."""
 PAUSE_PER_READER_S = 0.0005
-"""Where that is longer, for each reader that was woken: a piece takes a server about 0.05 ms, so it spends an eighth of
-its time on pieces at most."""
+"""Where that is longer, for each reader that was woken: a piece takes the event loop of a server about 0.1 ms
+(docs/numbers.md), so it spends a fifth of its time on pieces at most."""
 
 MOST_APART = 64
 """Deltas of a completion that nobody has fetched yet, before they are made one: to join each with those before it would
